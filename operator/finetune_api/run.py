@@ -1,0 +1,143 @@
+"""The contract between whoever starts a run and the trainer: RunConfig in, Progress while it works, RunReport out."""
+
+from enum import IntEnum
+from typing import Literal
+
+from finetune_api.schema import Model
+from finetune_api.training import DatasetSpec, EvaluationSpec, MethodSpec, MetricName, ModelSpec, TrainingSpec
+
+Stage = Literal["prepare", "train", "evaluate", "publish"]
+Verdict = Literal["Passed", "Failed", "Inconclusive"]
+
+
+class ExitCode(IntEnum):
+    """How a trainer process ends; whoever started it decides by this number."""
+
+    DONE = 0
+    INVALID_CONFIG = 2
+    DATA_REJECTED = 3
+    DIVERGED = 4
+    OUT_OF_MEMORY = 5
+    STORAGE = 6
+    MODEL_NOT_LOADABLE = 7
+    STOPPED = 143
+    """Stopped by a signal after saving; the next attempt goes on from there."""
+
+
+class Setting(Model):
+    """One effective setting."""
+
+    path: str
+    """Field, for instance training.learningRate."""
+    value: str
+    """Its value as a person would write it."""
+    source: str
+    """manifest, or the origin of the default."""
+
+
+class RunConfig(Model):
+    """Everything the trainer is told."""
+
+    namespace: str
+    name: str
+    run_id: str
+    digest: str
+    model: ModelSpec
+    dataset: DatasetSpec
+    method: MethodSpec
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    output_uri: str
+    settings: list[Setting] = []
+    """Every effective setting and where it came from, for the report."""
+
+    @property
+    def job_path(self) -> str:
+        """Path of the job below the output URI."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def run_path(self) -> str:
+        """Path of the run below the output URI."""
+        return f"{self.job_path}/runs/{self.run_id}"
+
+
+class Progress(Model):
+    """How far a run is."""
+
+    stage: Stage
+    """prepare, train, evaluate or publish."""
+    step: int = 0
+    """Optimiser steps done (train) or rows answered (evaluate)."""
+    total_steps: int = 0
+    """Of how many."""
+    epoch: float | None = None
+    """Passes over the training rows done."""
+    train_loss: float | None = None
+    """Mean training loss of the latest step, nats per supervised token."""
+    validation_loss: float | None = None
+    """Latest validation loss, nats per supervised token."""
+    tokens_per_second: float | None = None
+    """Real (not padding) tokens trained on per second."""
+    eta_seconds: float | None = None
+    """Estimated seconds until this stage ends."""
+    message: str | None = None
+    """What is going on, in a few words."""
+
+
+class MetricResult(Model):
+    """One metric of base and adapter on the same test rows."""
+
+    name: MetricName
+    """Name of the metric."""
+    higher_is_better: bool
+    """Whether a larger value is better."""
+    base: float
+    """Value of the base model (quantised as it was trained on)."""
+    adapter: float
+    """Value of the base model with the adapter."""
+    difference: float
+    """adapter minus base."""
+    ci: tuple[float, float]
+    """Paired 95 % confidence interval of the difference, resampled by group."""
+    n: int
+    """Test rows."""
+    groups: int
+    """Independent groups among them."""
+
+
+class EvaluationOutcome(Model):
+    """The comparison and what follows from it."""
+
+    verdict: Verdict
+    """Passed: the primary metric's interval lies on the better side of zero; Failed: on the worse; else Inconclusive."""
+    primary_metric: MetricName
+    """The metric that decided."""
+    metrics: list[MetricResult]
+    """Every metric."""
+
+
+class StoredAdapter(Model):
+    """A published adapter."""
+
+    uri: str
+    """Folder in PEFT layout."""
+    digest: str
+    """sha256 of the adapter's weights file."""
+    size_bytes: int
+    """Size of all files of the adapter."""
+
+
+class RunReport(Model):
+    """The trainer's last word on a run; small enough for a termination message."""
+
+    run_id: str
+    digest: str
+    attempt: int
+    exit_code: ExitCode
+    stage: Stage
+    """The stage reached."""
+    message: str
+    """What happened, in one sentence."""
+    adapter: StoredAdapter | None = None
+    evaluation: EvaluationOutcome | None = None

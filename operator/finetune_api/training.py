@@ -1,0 +1,150 @@
+"""What decides the result of a run: model, data, method, training and evaluation, with the article's defaults."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from finetune_api.schema import ARTICLE, LORA_PRACTICE, PRODUCT, Model, ReadableUri
+
+Fraction = Annotated[float, Field(ge=0.01, le=0.5)]
+RowFormat = Literal["messages", "sharegpt", "alpaca", "prompt-completion", "text"]
+Quantization = Literal["nf4", "int8", "none"]
+MetricName = Literal["exactMatch", "tokenF1", "perplexity"]
+
+
+class ModelSpec(Model):
+    """The base model: a folder with config.json, safetensors weights and a tokenizer. No code in it is ever run."""
+
+    uri: ReadableUri
+    """Where the model is: hf://OWNER/NAME, s3://, gs://, az://, pvc://CLAIM/PATH or file://PATH."""
+    revision: Annotated[str, Field(min_length=1, max_length=128), PRODUCT] = "main"
+    """Branch, tag or commit of a hub model. Ignored for other locations."""
+
+
+class SplitSpec(Model):
+    """How the rows are divided. A group never spans two splits."""
+
+    test: Annotated[Fraction, ARTICLE] = 0.15
+    """Share of the rows held out for the final test, read once, after training."""
+    validation: Annotated[Fraction, PRODUCT] = 0.1
+    """Share of the rows used for early stopping."""
+    group_by: Annotated[str, Field(min_length=1, max_length=256), PRODUCT] | None = None
+    """Column whose equal values belong together (a patient, a document). Default: equal prompts belong together."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1), PRODUCT] = 42
+    """Seed of the split. The same rows and seed give the same split."""
+
+    @model_validator(mode="after")
+    def _leave_rows_to_train_on(self) -> Self:
+        if self.test + self.validation > 0.8:
+            raise ValueError("test and validation together may take at most 0.8 of the rows")
+        return self
+
+
+class DatasetSpec(Model):
+    """The examples to learn from."""
+
+    uri: ReadableUri
+    """A JSONL, Parquet or CSV file, or a folder of them: s3://, gs://, az://, hf://OWNER/NAME, pvc:// or file://."""
+    format: Annotated[RowFormat, PRODUCT] | None = None
+    """Layout of a row. Default: detected from the columns and shown."""
+    split: SplitSpec = SplitSpec()
+    """How the rows are divided into train, validation and test."""
+
+
+class LoraSpec(Model):
+    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: Annotated[int, Field(ge=1, le=512), ARTICLE] = 16
+    """Rank of the update matrices. 8 to 16 suits most domains."""
+    alpha: Annotated[int, Field(ge=1, le=1024), LORA_PRACTICE] = 32
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1), ARTICLE] = 0.05
+    """Dropout on the adapter's input while training."""
+    target_modules: Annotated[
+        Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)],
+        LORA_PRACTICE,
+    ] = "all-linear"
+    """Layers that get an adapter: all-linear (every linear layer but the output head) or a list of layer names."""
+
+
+class MethodSpec(Model):
+    """How the model is adapted."""
+
+    type: Annotated[Literal["lora"], ARTICLE] = "lora"
+    """lora: train small matrices beside a frozen base."""
+    quantization: Annotated[Quantization, ARTICLE] = "nf4"
+    """Storage of the frozen base: nf4 (4 bit, QLoRA), int8, or none."""
+    lora: LoraSpec = LoraSpec()
+    """Settings of method lora."""
+
+
+class EarlyStoppingSpec(Model):
+    """Stop when the validation loss no longer falls; the best adapter is kept in any case."""
+
+    enabled: Annotated[bool, ARTICLE] = True
+    """Whether to stop early."""
+    patience: Annotated[int, Field(ge=1, le=100), ARTICLE] = 2
+    """Validations in a row without improvement before training stops."""
+    min_delta: Annotated[float, Field(ge=0, le=10), PRODUCT] = 0.0
+    """Smallest fall of the validation loss (nats per token) that counts as improvement."""
+
+
+class TrainingSpec(Model):
+    """Hyperparameters of the optimiser and the loop."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1), ARTICLE] = 2e-5
+    """Peak learning rate of AdamW, after warm-up and before the cosine decay."""
+    epochs: Annotated[int, Field(ge=1, le=1000), ARTICLE] = 3
+    """Passes over the training rows that are planned; the learning rate decays over them."""
+    max_epochs: Annotated[int, Field(ge=1, le=1000), ARTICLE] | None = None
+    """While the validation loss still falls after `epochs`, go on up to this many. Default: 5, or `epochs` if higher."""
+    batch_size: Annotated[int, Field(ge=1, le=4096), ARTICLE] = 8
+    """Rows per optimiser step, however many forward passes they take."""
+    micro_batch_tokens: Annotated[int, Field(ge=128, le=2**20), PRODUCT] = 8192
+    """Most tokens in one forward pass. A step whose rows hold more is accumulated over several, with the same result."""
+    weight_decay: Annotated[float, Field(ge=0, le=1), ARTICLE] = 0.01
+    """AdamW's decoupled weight decay."""
+    warmup_ratio: Annotated[float, Field(ge=0, le=0.5), LORA_PRACTICE] = 0.03
+    """Share of the planned steps over which the learning rate rises from zero."""
+    max_grad_norm: Annotated[float, Field(gt=0, le=1000), LORA_PRACTICE] = 1.0
+    """Gradients are clipped to this Euclidean norm."""
+    max_length: Annotated[int, Field(ge=16, le=2**20), PRODUCT] = 2048
+    """Longest row in tokens. Longer rows are left out and counted, never cut."""
+    validations_per_epoch: Annotated[int, Field(ge=1, le=100), PRODUCT] = 2
+    """How often the validation loss is measured; each time a checkpoint is written."""
+    early_stopping: EarlyStoppingSpec = EarlyStoppingSpec()
+    """When to stop before the last epoch."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1), PRODUCT] = 42
+    """Seed of adapter initialisation, row order and dropout."""
+
+    @model_validator(mode="after")
+    def _end_after_the_start(self) -> Self:
+        if self.max_epochs is not None and self.max_epochs < self.epochs:
+            raise ValueError("maxEpochs must be at least epochs")
+        return self
+
+    @property
+    def last_epoch(self) -> int:
+        """Epochs after which training ends in any case."""
+        return max(5, self.epochs) if self.max_epochs is None else self.max_epochs
+
+
+class EvaluationSpec(Model):
+    """How base and adapter are compared on the held-out test rows."""
+
+    metrics: Annotated[list[MetricName], Field(min_length=1, max_length=3), PRODUCT] = [
+        "exactMatch",
+        "tokenF1",
+        "perplexity",
+    ]
+    """exactMatch and tokenF1 of generated answers; perplexity of the reference answers."""
+    primary_metric: Annotated[MetricName, PRODUCT] = "tokenF1"
+    """The metric that decides the verdict. Rows without a prompt are always judged by perplexity."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096), PRODUCT] = 128
+    """Longest generated answer in tokens."""
+
+    @model_validator(mode="after")
+    def _measure_what_decides(self) -> Self:
+        if self.primary_metric not in self.metrics:
+            raise ValueError("primaryMetric must be one of metrics")
+        return self
