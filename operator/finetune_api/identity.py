@@ -16,6 +16,7 @@ def canonical(value: object) -> str:
 def run_digest(spec: FineTuneJobSpec, data_fingerprint: str) -> str:
     """sha256 of everything that decides the result: model, data, method, training and evaluation, not the output."""
     relevant = spec.model_dump(mode="json", by_alias=True, exclude={"output"})
+    relevant["training"]["maxEpochs"] = spec.training.last_epoch  # written out or left out, the effect is the same
     text = canonical({"spec": relevant, "data": data_fingerprint})
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

@@ -1,28 +1,33 @@
 """The FineTuneJob resource: what a user writes and what a user reads."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from finetune_api.run import EvaluationOutcome, Progress, StoredAdapter
-from finetune_api.schema import Model, WritableUri
+from finetune_api.schema import Model, WritableUri, cel_rules
 from finetune_api.training import DatasetSpec, EvaluationSpec, MethodSpec, ModelSpec, TrainingSpec
 
-GROUP = "finetuning.dev"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
-KIND = "FineTuneJob"
+API_VERSION: Final = "finetuning.dev/v1alpha1"
+GROUP, VERSION = API_VERSION.split("/")
+KIND: Final = "FineTuneJob"
 
 Phase = Literal["Pending", "Preparing", "Training", "Evaluating", "Succeeded", "Rejected", "Failed"]
 """Rejected: the run is complete and published, and its adapter was not shown to be better."""
 
-DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+OUTPUT_STAYS = (
+    "output.uri cannot be changed: earlier adapters of this job would be left behind; create a new FineTuneJob instead"
+)
+NAME_RULE = "must be at most 63 lowercase letters, digits and dashes, with a letter or digit at both ends"
+
+DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DnsLabel = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
 
 
 class OutputSpec(Model):
     """Where results go: <uri>/<namespace>/<name>/runs/<run id>/."""
 
-    uri: WritableUri
+    uri: Annotated[WritableUri, Field(json_schema_extra=cel_rules(("self == oldSelf", OUTPUT_STAYS)))]
     """Bucket or folder: s3://, gs://, az://, pvc://CLAIM/PATH or file://PATH. Cannot be changed later."""
 
 
@@ -58,7 +63,7 @@ class FineTuneJobStatus(Model):
     """What is known about the job."""
 
     phase: Phase | None = None
-    """Where the current run stands."""
+    """Where the current run stands. Rejected: complete and published, but the adapter was not shown to be better."""
     message: str | None = None
     """The phase in one sentence: what happened and what to do."""
     run: RunStatus | None = None
@@ -74,7 +79,7 @@ class FineTuneJobStatus(Model):
 class Metadata(Model):
     """The part of Kubernetes object metadata that matters here; the rest is allowed and ignored."""
 
-    model_config = {**Model.model_config, "extra": "allow"}
+    model_config = ConfigDict(extra="allow")
 
     name: DnsLabel
     """Name of the job; becomes part of the output path."""
@@ -88,6 +93,13 @@ class Metadata(Model):
 
 class FineTuneJob(Model):
     """Fine-tune a base model on domain examples and prove the result on held-out rows."""
+
+    # Kubernetes allows dots and 253 characters in a name; labels, in which a job's name is kept, do not.
+    model_config = ConfigDict(
+        json_schema_extra=cel_rules(
+            ("size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')", f"metadata.name {NAME_RULE}"),
+        )
+    )
 
     api_version: Literal["finetuning.dev/v1alpha1"] = API_VERSION
     kind: Literal["FineTuneJob"] = KIND

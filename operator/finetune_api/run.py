@@ -125,7 +125,7 @@ class StoredAdapter(Model):
     digest: str
     """sha256 of the adapter's weights file."""
     size_bytes: int
-    """Size of all files of the adapter."""
+    """Size of the weights file."""
 
 
 class RunReport(Model):

@@ -2,9 +2,15 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from finetune_api.schema import ARTICLE, LORA_PRACTICE, PRODUCT, Model, ReadableUri
+from finetune_api.schema import ARTICLE, LORA_PRACTICE, PRODUCT, Model, ReadableUri, cel_rules
+
+ALL_LINEAR = "all-linear"
+ROWS_LEFT = "test and validation together may take at most 0.8 of the rows"
+LAST_EPOCH = "maxEpochs must be at least epochs"
+DECIDING_METRIC = "primaryMetric must be one of metrics"
+ALL_LINEAR_ALONE = "all-linear stands alone: it already means every linear layer"
 
 Fraction = Annotated[float, Field(ge=0.01, le=0.5)]
 RowFormat = Literal["messages", "sharegpt", "alpaca", "prompt-completion", "text"]
@@ -24,11 +30,13 @@ class ModelSpec(Model):
 class SplitSpec(Model):
     """How the rows are divided. A group never spans two splits."""
 
+    model_config = ConfigDict(json_schema_extra=cel_rules(("self.test + self.validation <= 0.8", ROWS_LEFT)))
+
     test: Annotated[Fraction, ARTICLE] = 0.15
     """Share of the rows held out for the final test, read once, after training."""
     validation: Annotated[Fraction, PRODUCT] = 0.1
     """Share of the rows used for early stopping."""
-    group_by: Annotated[str, Field(min_length=1, max_length=256), PRODUCT] | None = None
+    group_by: Annotated[str | None, Field(min_length=1, max_length=256), PRODUCT] = None
     """Column whose equal values belong together (a patient, a document). Default: equal prompts belong together."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1), PRODUCT] = 42
     """Seed of the split. The same rows and seed give the same split."""
@@ -36,7 +44,7 @@ class SplitSpec(Model):
     @model_validator(mode="after")
     def _leave_rows_to_train_on(self) -> Self:
         if self.test + self.validation > 0.8:
-            raise ValueError("test and validation together may take at most 0.8 of the rows")
+            raise ValueError(ROWS_LEFT)
         return self
 
 
@@ -45,10 +53,27 @@ class DatasetSpec(Model):
 
     uri: ReadableUri
     """A JSONL, Parquet or CSV file, or a folder of them: s3://, gs://, az://, hf://OWNER/NAME, pvc:// or file://."""
-    format: Annotated[RowFormat, PRODUCT] | None = None
+    format: Annotated[RowFormat | None, PRODUCT] = None
     """Layout of a row. Default: detected from the columns and shown."""
     split: SplitSpec = SplitSpec()
     """How the rows are divided into train, validation and test."""
+
+
+def _all_linear_alone(modules: list[str]) -> list[str]:
+    if ALL_LINEAR in modules and len(modules) > 1:
+        raise ValueError(ALL_LINEAR_ALONE)
+    return modules
+
+
+TargetModules = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=256)]],
+    Field(
+        min_length=1,
+        max_length=64,
+        json_schema_extra=cel_rules((f"!('{ALL_LINEAR}' in self) || size(self) == 1", ALL_LINEAR_ALONE)),
+    ),
+    AfterValidator(_all_linear_alone),
+]
 
 
 class LoraSpec(Model):
@@ -60,11 +85,8 @@ class LoraSpec(Model):
     """Scale: the update is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1), ARTICLE] = 0.05
     """Dropout on the adapter's input while training."""
-    target_modules: Annotated[
-        Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)],
-        LORA_PRACTICE,
-    ] = "all-linear"
-    """Layers that get an adapter: all-linear (every linear layer but the output head) or a list of layer names."""
+    target_modules: Annotated[TargetModules, LORA_PRACTICE] = [ALL_LINEAR]
+    """Layers that get an adapter, by name. The single entry all-linear takes every linear layer but the output head."""
 
 
 class MethodSpec(Model):
@@ -92,16 +114,20 @@ class EarlyStoppingSpec(Model):
 class TrainingSpec(Model):
     """Hyperparameters of the optimiser and the loop."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel_rules(("!has(self.maxEpochs) || self.maxEpochs >= self.epochs", LAST_EPOCH))
+    )
+
     learning_rate: Annotated[float, Field(gt=0, le=1), ARTICLE] = 2e-5
     """Peak learning rate of AdamW, after warm-up and before the cosine decay."""
     epochs: Annotated[int, Field(ge=1, le=1000), ARTICLE] = 3
     """Passes over the training rows that are planned; the learning rate decays over them."""
-    max_epochs: Annotated[int, Field(ge=1, le=1000), ARTICLE] | None = None
-    """While the validation loss still falls after `epochs`, go on up to this many. Default: 5, or `epochs` if higher."""
+    max_epochs: Annotated[int | None, Field(ge=1, le=1000), ARTICLE] = None
+    """While the validation loss still falls after `epochs`, go on to this many. Default: 5, or `epochs` if higher."""
     batch_size: Annotated[int, Field(ge=1, le=4096), ARTICLE] = 8
     """Rows per optimiser step, however many forward passes they take."""
     micro_batch_tokens: Annotated[int, Field(ge=128, le=2**20), PRODUCT] = 8192
-    """Most tokens in one forward pass. A step whose rows hold more is accumulated over several, with the same result."""
+    """Most tokens in one forward pass. A step with more is accumulated over several, with the same result."""
     weight_decay: Annotated[float, Field(ge=0, le=1), ARTICLE] = 0.01
     """AdamW's decoupled weight decay."""
     warmup_ratio: Annotated[float, Field(ge=0, le=0.5), LORA_PRACTICE] = 0.03
@@ -120,7 +146,7 @@ class TrainingSpec(Model):
     @model_validator(mode="after")
     def _end_after_the_start(self) -> Self:
         if self.max_epochs is not None and self.max_epochs < self.epochs:
-            raise ValueError("maxEpochs must be at least epochs")
+            raise ValueError(LAST_EPOCH)
         return self
 
     @property
@@ -131,6 +157,8 @@ class TrainingSpec(Model):
 
 class EvaluationSpec(Model):
     """How base and adapter are compared on the held-out test rows."""
+
+    model_config = ConfigDict(json_schema_extra=cel_rules(("self.primaryMetric in self.metrics", DECIDING_METRIC)))
 
     metrics: Annotated[list[MetricName], Field(min_length=1, max_length=3), PRODUCT] = [
         "exactMatch",
@@ -146,5 +174,5 @@ class EvaluationSpec(Model):
     @model_validator(mode="after")
     def _measure_what_decides(self) -> Self:
         if self.primary_metric not in self.metrics:
-            raise ValueError("primaryMetric must be one of metrics")
+            raise ValueError(DECIDING_METRIC)
         return self

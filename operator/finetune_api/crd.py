@@ -1,0 +1,197 @@
+"""The CustomResourceDefinition of FineTuneJob, made from the models.
+
+Pydantic writes JSON Schema 2020-12; Kubernetes takes "structural" OpenAPI 3.0, where every node has one type and
+references, null types, unions, `const` and numeric exclusive bounds do not exist.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.job import GROUP, KIND, VERSION, FineTuneJob
+
+PLURAL = "finetunejobs"
+
+KEPT = (
+    "description",
+    "type",
+    "format",
+    "nullable",
+    "enum",
+    "pattern",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "minimum",
+    "maximum",
+    "required",
+    "x-kubernetes-validations",
+)
+"""Keywords that mean the same on both sides."""
+CONVERTED = (
+    "const",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "uniqueItems",
+    "items",
+    "prefixItems",
+    "properties",
+    "additionalProperties",
+    "default",
+)
+DROPPED = ("$defs", "title")
+
+Schema = dict[str, Any]
+
+
+def build_crd() -> Schema:
+    """The CustomResourceDefinition, as plain data."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": KIND.lower(),
+                "shortNames": ["ftj"],
+                "categories": ["finetuning"],
+            },
+            "scope": "Namespaced",
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": job_schema()},
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": _printer_columns(),
+                }
+            ],
+        },
+    }
+
+
+def job_schema() -> Schema:
+    """Structural schema of a FineTuneJob; its metadata is checked by Kubernetes itself."""
+    schema = FineTuneJob.model_json_schema()
+    schema["properties"] |= {
+        "apiVersion": {"description": f"Always {GROUP}/{VERSION}.", "type": "string"},
+        "kind": {"description": f"Always {KIND}.", "type": "string"},
+        "metadata": {"type": "object"},
+    }
+    schema["required"] = ["spec"]
+    return structural(schema)
+
+
+def structural(schema: Mapping[str, Any]) -> Schema:
+    """The structural form of a JSON schema. Raises ValueError on what has no such form or is not known here."""
+    return _convert(schema, schema.get("$defs", {}))
+
+
+def _printer_columns() -> list[Schema]:
+    """Columns of `kubectl get`; one column shows one field, hence Step and Of."""
+    return [
+        {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
+        {"name": "Step", "type": "integer", "jsonPath": ".status.progress.step"},
+        {"name": "Of", "type": "integer", "jsonPath": ".status.progress.totalSteps"},
+        {"name": "Verdict", "type": "string", "jsonPath": ".status.evaluation.verdict"},
+        {"name": "Adapter", "type": "string", "jsonPath": ".status.adapter.uri", "priority": 1},
+        {"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1},
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    ]
+
+
+def _convert(node: Mapping[str, Any], defs: Mapping[str, Any]) -> Schema:
+    node = _one_type(_resolved(node, defs), defs)
+    unknown = node.keys() - {*KEPT, *CONVERTED, *DROPPED}
+    if unknown or "type" not in node:
+        raise ValueError(
+            f"no structural form for {', '.join(sorted(unknown)) or 'a schema without type'}: {dict(node)}"
+        )
+    result = {key: node[key] for key in KEPT if key in node}
+    result |= _scalar_keywords(node)
+    result |= _children(node, defs)
+    if "default" in node:
+        result["default"] = _without_nulls(node["default"])
+    return result
+
+
+def _resolved(node: Mapping[str, Any], defs: Mapping[str, Any]) -> Schema:
+    """The node with its reference inlined; what stands beside the reference wins."""
+    if "$ref" not in node:
+        return dict(node)
+    target = defs[node["$ref"].removeprefix("#/$defs/")]
+    return {**target, **{key: value for key, value in node.items() if key != "$ref"}}
+
+
+def _one_type(node: Schema, defs: Mapping[str, Any]) -> Schema:
+    """The node without its null alternative; nullable only if null must be written out."""
+    if "anyOf" not in node:
+        return node
+    others = [choice for choice in node["anyOf"] if choice != {"type": "null"}]
+    if len(others) != 1 or len(node["anyOf"]) != 2:
+        raise ValueError(f"no structural form for a union: {node['anyOf']}")
+    rest = {key: value for key, value in node.items() if key != "anyOf"}
+    optional = "default" in rest and rest["default"] is None
+    null = {} if optional else {"nullable": True}
+    if optional:
+        del rest["default"]
+    return {**_resolved(others[0], defs), **rest, **null}
+
+
+def _scalar_keywords(node: Schema) -> Schema:
+    result: Schema = {}
+    if "const" in node:
+        result["enum"] = [node["const"]]
+    for bound in ("Minimum", "Maximum"):
+        if f"exclusive{bound}" in node:
+            result |= {bound.lower(): node[f"exclusive{bound}"], f"exclusive{bound}": True}
+    if node["type"] == "number":
+        result |= {"format": "double", **_whole_number_rule(node)}
+    if node["type"] == "integer":
+        result["format"] = "int32" if node.get("maximum", 2**31) < 2**31 else "int64"
+    return result
+
+
+def _whole_number_rule(node: Schema) -> Schema:
+    """A CEL rule for a fractional minimum: the API server cuts the bound when the value is whole, so 0 passes 0.01."""
+    minimum = node.get("minimum", 0)
+    if float(minimum).is_integer():
+        return {}
+    rule = {"rule": f"self >= {minimum}", "message": f"must be at least {minimum}"}
+    return {"x-kubernetes-validations": [*node.get("x-kubernetes-validations", []), rule]}
+
+
+def _children(node: Schema, defs: Mapping[str, Any]) -> Schema:
+    result: Schema = {}
+    if "properties" in node:
+        result["properties"] = {name: _convert(child, defs) for name, child in node["properties"].items()}
+    match node.get("additionalProperties", False):
+        case dict() as values:
+            result["additionalProperties"] = _convert(values, defs)
+        case True:
+            raise ValueError(f"no structural form for an object with any further fields: {node}")
+    if "items" in node or "prefixItems" in node:
+        result["items"] = _convert(_entry(node), defs)
+    if node.get("uniqueItems"):
+        result["x-kubernetes-list-type"] = "set"
+    return result
+
+
+def _entry(node: Schema) -> Schema:
+    """The one schema that all entries of a list or tuple share."""
+    first, *others = node.get("prefixItems", [node.get("items")])
+    if any(other != first for other in others):
+        raise ValueError(f"no structural form for a tuple of different types: {node}")
+    return dict(first)
+
+
+def _without_nulls(default: Any) -> Any:
+    """A default as Kubernetes takes it: complete, for CEL rules judge it before the defaults of its fields apply."""
+    if not isinstance(default, dict):
+        return default
+    return {name: _without_nulls(value) for name, value in default.items() if value is not None}

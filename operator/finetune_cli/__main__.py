@@ -1,0 +1,92 @@
+"""The `finetune` command. Every command imports what it needs when it runs, so that --help answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="finetune",
+    help="Fine-tune a language model from one FineTuneJob manifest and prove the result on held-out rows.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="A FineTuneJob as YAML, or - for standard input.")]
+Location = Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI of a run, for instance s3://bucket/ns/name/runs/ID.")]
+
+
+@app.command()
+def run(
+    manifest: Manifest,
+    output: Annotated[str, typer.Option("--output", "-o", help="table, or yaml: the FineTuneJob with its status.")] = "table",
+) -> None:
+    """Run a job here and now. Run it again to go on after an interruption; a finished run is never repeated."""
+    from finetune_cli.local import run_job
+
+    run_job(manifest, output)
+
+
+@app.command()
+def validate(manifest: Manifest) -> None:
+    """Check a manifest as the API server would, and say what to change."""
+    from finetune_cli.local import read_job
+
+    job = read_job(manifest)
+    typer.echo(f"{manifest}: FineTuneJob {job.metadata.namespace}/{job.metadata.name} is valid.")
+
+
+@app.command()
+def plan(manifest: Manifest) -> None:
+    """Show what a run would do: rows, tokens, steps, memory, every setting and where it comes from."""
+    from finetune_cli.local import plan_job
+
+    plan_job(manifest)
+
+
+@app.command()
+def chat(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder or URI of a published adapter.")],
+    message: Annotated[str | None, typer.Argument(help="What to say; left out, lines are read from the terminal.")] = None,
+    model: Annotated[str | None, typer.Option(help="URI of the base model, if not the one the adapter names.")] = None,
+    base: Annotated[bool, typer.Option("--base", help="Let the base model answer too.")] = False,
+    longest: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 256,
+) -> None:
+    """Talk to an adapter."""
+    from finetune_cli.chat import chat_with
+
+    chat_with(adapter, message, model, base, longest)
+
+
+@app.command()
+def report(
+    run: Location,
+    html: Annotated[Path | None, typer.Option(help="Write the HTML page to this file.")] = None,
+) -> None:
+    """Show the result of a finished run."""
+    from finetune_cli.stored import show_report
+
+    show_report(run, html)
+
+
+@app.command()
+def verify(run: Location) -> None:
+    """Check every file of a finished run against the hashes in its manifest."""
+    from finetune_cli.stored import verify_run
+
+    verify_run(run)
+
+
+def main() -> None:
+    """Entry point: errors end as a sentence and an exit code, never as a traceback."""
+    from finetune_cli.failures import exit_on_failure
+
+    with exit_on_failure():
+        app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

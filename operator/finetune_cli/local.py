@@ -1,0 +1,141 @@
+"""`run`, `plan` and `validate`: a manifest carried out on this machine. The composition root of local runs."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from finetune_api.documents import InvalidManifest, Problem, dump_yaml, load_yaml
+from finetune_api.identity import digest8, run_config, run_digest, run_id
+from finetune_api.job import FineTuneJob, FineTuneJobStatus, RunStatus
+from finetune_api.problems import parse_job
+from finetune_api.report import Report
+from finetune_api.run import RunConfig
+from finetune_api.settings import settings_of
+from finetune_trainer.environment import settle_process
+from finetune_trainer.errors import NotFound
+from finetune_trainer.fetch import fetch_dataset
+from finetune_trainer.store import Store, open_store
+
+
+def run_job(manifest: Path, output: str) -> None:
+    """Carry out a job, or show the result if this very job is finished."""
+    settle_process()
+    if output not in ("table", "yaml"):
+        raise InvalidManifest([Problem("--output", f"must be table or yaml, got {output}")])
+    job = read_job(manifest)
+    store = open_store(job.spec.output.uri).under(f"{job.metadata.namespace}/{job.metadata.name}")
+    config = config_of(job, store)
+    finished = finished_report(store.under(f"runs/{config.run_id}"))
+    if finished is None:
+        finished = carry_out(config)
+    elif output == "table":
+        print(f"Nothing to do: run {config.run_id} of this manifest and this data is finished.", file=sys.stderr)
+    show(job, store, finished, output)
+
+
+def carry_out(config: RunConfig) -> Report:
+    """Run with a live view, stopping cleanly on Ctrl-C and SIGTERM."""
+    from finetune_cli.live import watching
+    from finetune_trainer.recipe import Session, run
+
+    with watching(config) as tell, stopping_on_signals() as stop:
+        return run(config, Session(cache_folder(), tell, stop, lambda: datetime.now(UTC)))
+
+
+def show(job: FineTuneJob, store: Store, report: Report, output: str) -> None:
+    """The result as a table, or as the resource that `kubectl get -o yaml` would show."""
+    if output == "yaml":
+        print(dump_yaml(job.model_copy(update={"status": status_of(report)}).to_manifest()), end="")
+        return
+    from finetune_cli.tables import print_report
+
+    print_report(report, store.under(f"runs/{report.outcome.run_id}"))
+
+
+def status_of(report: Report) -> FineTuneJobStatus:
+    """What the status of a job says once a run is finished."""
+    outcome = report.outcome
+    passed = outcome.evaluation is not None and outcome.evaluation.verdict == "Passed"
+    return FineTuneJobStatus(
+        phase="Succeeded" if passed else "Rejected",
+        message=outcome.message,
+        run=RunStatus(id=outcome.run_id, digest=outcome.digest, attempt=outcome.attempt),
+        adapter=outcome.adapter,
+        evaluation=outcome.evaluation,
+    )
+
+
+def plan_job(manifest: Path) -> None:
+    """Show what a run would do."""
+    settle_process()
+    from finetune_cli.tables import print_plan
+    from finetune_trainer.plan import make_plan
+
+    job = read_job(manifest)
+    settings = settings_of(job.spec)
+    print_plan(job, settings, make_plan(run_config(job, "plan", "", settings), cache_folder()))
+
+
+def read_job(manifest: Path) -> FineTuneJob:
+    """Read and check a manifest. Raises InvalidManifest."""
+    try:
+        text = sys.stdin.read() if str(manifest) == "-" else manifest.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InvalidManifest([Problem(str(manifest), f"cannot be read: {reason}")]) from error
+    return parse_job(load_yaml(text))
+
+
+def config_of(job: FineTuneJob, store: Store) -> RunConfig:
+    """The orders for this job and the data as it is now: a run already begun keeps its name."""
+    data = fetch_dataset(job.spec.dataset.uri, cache_folder())
+    digest = run_digest(job.spec, data.fingerprint)
+    name = begun_run(store, digest) or run_id(digest, datetime.now(UTC).date())
+    return run_config(job, name, digest, settings_of(job.spec))
+
+
+def begun_run(store: Store, digest: str) -> str | None:
+    """The run of this digest that an earlier day or attempt began."""
+    names = {file.path.split("/")[1] for file in store.list("runs")}
+    return max((name for name in names if name.endswith(f"-{digest8(digest)}")), default=None)
+
+
+def finished_report(store: Store) -> Report | None:
+    """The report of a complete run."""
+    if not store.exists("manifest.json"):
+        return None
+    try:
+        return Report.model_validate_json(store.read("report.json"))
+    except NotFound:
+        return None
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $FINETUNE_CACHE, else the user's cache folder."""
+    fallback = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finetune"
+    return Path(os.environ.get("FINETUNE_CACHE", fallback))
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second one ends the process as usual."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,282 @@
+"""The CRD is structural, complete, and says the same as the models.
+
+Whether the CEL rules hold is for an API server to judge; here they are only compared with the models' own sentences.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finetune_api.crd import build_crd, job_schema, structural
+from finetune_api.documents import load_yaml
+from finetune_api.problems import InvalidManifest, parse_job
+from support.manifests import make_manifest
+
+ROOT = Path(__file__).parents[2]
+TEXT = {"type": "string"}
+
+FORBIDDEN = {
+    "$ref",
+    "$defs",
+    "definitions",
+    "const",
+    "title",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "not",
+    "prefixItems",
+    "uniqueItems",
+    "patternProperties",
+    "dependencies",
+    "deprecated",
+    "id",
+    "readOnly",
+    "writeOnly",
+    "examples",
+}
+"""Keywords that the Kubernetes documentation forbids in a structural schema, or that OpenAPI 3.0 does not have."""
+
+
+def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node of a structural schema with its path."""
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}")
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]")
+    if "additionalProperties" in schema:
+        yield from nodes(schema["additionalProperties"], f"{path}{{}}")
+
+
+def node(path: str) -> dict[str, Any]:
+    return dict(nodes(job_schema()))[path]
+
+
+@pytest.mark.parametrize(
+    ("schema", "want"),
+    [
+        (TEXT, TEXT),
+        ({"type": "string", "title": "Name", "description": "A name."}, {"type": "string", "description": "A name."}),
+        ({"type": "string", "const": "lora"}, {"type": "string", "enum": ["lora"]}),
+        ({"type": "string", "minLength": 1, "maxLength": 9}, {"type": "string", "minLength": 1, "maxLength": 9}),
+        ({"type": "number"}, {"type": "number", "format": "double"}),
+        ({"type": "integer"}, {"type": "integer", "format": "int64"}),
+        ({"type": "integer", "maximum": 9}, {"type": "integer", "maximum": 9, "format": "int32"}),
+        ({"type": "integer", "maximum": 2**31}, {"type": "integer", "maximum": 2**31, "format": "int64"}),
+        (
+            {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            {
+                "type": "number",
+                "format": "double",
+                "minimum": 0,
+                "exclusiveMinimum": True,
+                "maximum": 1,
+                "exclusiveMaximum": True,
+            },
+        ),
+        (
+            {"type": "number", "minimum": 0.01},
+            {
+                "type": "number",
+                "format": "double",
+                "minimum": 0.01,
+                "x-kubernetes-validations": [{"rule": "self >= 0.01", "message": "must be at least 0.01"}],
+            },
+        ),
+        ({"anyOf": [TEXT, {"type": "null"}], "default": None}, TEXT),
+        ({"anyOf": [TEXT, {"type": "null"}]}, {"type": "string", "nullable": True}),
+        ({"anyOf": [TEXT, {"type": "null"}], "default": "a"}, {"type": "string", "nullable": True, "default": "a"}),
+        (
+            {"type": "array", "prefixItems": [TEXT, TEXT], "minItems": 2, "maxItems": 2},
+            {"type": "array", "items": TEXT, "minItems": 2, "maxItems": 2},
+        ),
+        (
+            {"type": "array", "items": {"type": "string", "title": "T"}, "uniqueItems": True},
+            {"type": "array", "items": TEXT, "x-kubernetes-list-type": "set"},
+        ),
+        (
+            {"type": "object", "properties": {"a": TEXT}, "additionalProperties": False},
+            {"type": "object", "properties": {"a": TEXT}},
+        ),
+        ({"type": "object", "additionalProperties": TEXT}, {"type": "object", "additionalProperties": TEXT}),
+        (
+            {
+                "$defs": {"A": TEXT},
+                "type": "object",
+                "properties": {"a": {"$ref": "#/$defs/A", "description": "An a."}},
+            },
+            {"type": "object", "properties": {"a": {"type": "string", "description": "An a."}}},
+        ),
+        (
+            {"$defs": {"A": TEXT}, "anyOf": [{"$ref": "#/$defs/A"}, {"type": "null"}], "default": None},
+            TEXT,
+        ),
+        (
+            {"type": "object", "properties": {"a": TEXT, "b": TEXT}, "default": {"a": "x", "b": None}},
+            {"type": "object", "properties": {"a": TEXT, "b": TEXT}, "default": {"a": "x"}},
+        ),
+    ],
+)
+def test_each_keyword_takes_its_structural_form(schema: dict[str, Any], want: dict[str, Any]) -> None:
+    assert structural(schema) == want
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"anyOf": [TEXT, {"type": "array", "items": TEXT}]},
+        {"anyOf": [TEXT, {"type": "integer"}, {"type": "null"}]},
+        {"oneOf": [TEXT]},
+        {"type": "integer", "multipleOf": 2},
+        {"type": "object", "patternProperties": {"a": TEXT}},
+        {"type": "object", "additionalProperties": True},
+        {"type": "array", "prefixItems": [TEXT, {"type": "integer"}]},
+        {"description": "anything"},
+        {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 2}}},
+    ],
+)
+def test_what_has_no_structural_form_is_an_error(schema: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no structural form"):
+        structural(schema)
+
+
+def test_a_schema_is_left_as_it_was() -> None:
+    schema = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+    structural(schema)
+
+    assert schema == {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+
+
+def test_every_node_of_the_crd_is_structural() -> None:
+    for path, schema in nodes(job_schema()):
+        assert schema["type"] in ("object", "array", "string", "integer", "number", "boolean"), path
+        assert not FORBIDDEN & schema.keys(), path
+        assert not ("properties" in schema and "additionalProperties" in schema), path
+        assert schema["type"] != "array" or "items" in schema, path
+        assert set(schema.get("required", [])) <= set(schema.get("properties", {})), path
+        for bound in ("exclusiveMinimum", "exclusiveMaximum"):
+            assert schema.get(bound, True) is True, path
+
+
+def test_every_field_is_described() -> None:
+    bare = [path for path, schema in nodes(job_schema()) if "description" not in schema and not path.endswith("[]")]
+
+    assert bare == [".metadata"]
+
+
+def test_the_resource_is_named_and_served() -> None:
+    crd = build_crd()
+    (version,) = crd["spec"]["versions"]
+
+    assert crd["metadata"]["name"] == "finetunejobs.finetuning.dev"
+    assert crd["spec"]["scope"] == "Namespaced"
+    assert crd["spec"]["names"]["shortNames"] == ["ftj"]
+    assert (version["name"], version["served"], version["storage"]) == ("v1alpha1", True, True)
+    assert version["subresources"] == {"status": {}}
+
+
+def test_every_printed_column_shows_a_field_that_exists() -> None:
+    (version,) = build_crd()["spec"]["versions"]
+    known = dict(nodes(job_schema()))
+    columns = {column["name"]: column for column in version["additionalPrinterColumns"]}
+
+    assert list(columns) == ["Phase", "Step", "Of", "Verdict", "Adapter", "Message", "Age"]
+    assert [name for name, column in columns.items() if column.get("priority")] == ["Adapter", "Message"]
+    for name, column in columns.items():
+        if name != "Age":
+            assert known[column["jsonPath"]]["type"] == column["type"]
+
+
+def test_metadata_is_left_to_kubernetes() -> None:
+    assert node(".metadata") == {"type": "object"}
+
+
+def test_only_what_has_no_default_is_required() -> None:
+    required = {path: schema["required"] for path, schema in nodes(job_schema()) if "required" in schema}
+
+    assert {path: fields for path, fields in required.items() if not path.startswith(".status")} == {
+        "": ["spec"],
+        ".spec": ["model", "dataset", "output"],
+        ".spec.model": ["uri"],
+        ".spec.dataset": ["uri"],
+        ".spec.output": ["uri"],
+    }
+
+
+def test_the_defaults_are_those_of_the_models() -> None:
+    spec = parse_job(make_manifest()).spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    for name in ("method", "training", "evaluation"):
+        assert node(f".spec.{name}")["default"] == spec[name]
+    assert node(".spec.dataset.split")["default"] == spec["dataset"]["split"]
+    assert node(".spec.training.learningRate")["default"] == 2e-5
+    assert "default" not in node(".spec.training.maxEpochs")
+    assert "default" not in node(".spec.dataset.format")
+
+
+def test_no_default_is_null_anywhere() -> None:
+    assert "null" not in repr(job_schema())
+    assert "None" not in repr(job_schema())
+
+
+@pytest.mark.parametrize(
+    ("path", "rule", "breach"),
+    [
+        (
+            ".spec.dataset.split",
+            "self.test + self.validation <= 0.8",
+            {"dataset": {"uri": "s3://a", "split": {"test": 0.5, "validation": 0.4}}},
+        ),
+        (
+            ".spec.training",
+            "!has(self.maxEpochs) || self.maxEpochs >= self.epochs",
+            {"training": {"epochs": 6, "maxEpochs": 5}},
+        ),
+        (".spec.evaluation", "self.primaryMetric in self.metrics", {"evaluation": {"metrics": ["exactMatch"]}}),
+        (
+            ".spec.method.lora.targetModules",
+            "!('all-linear' in self) || size(self) == 1",
+            {"method": {"lora": {"targetModules": ["all-linear", "q_proj"]}}},
+        ),
+        (".spec.dataset.split.test", "self >= 0.01", {"dataset": {"uri": "s3://a", "split": {"test": 0}}}),
+    ],
+)
+def test_a_rule_speaks_the_same_sentence_as_the_models(path: str, rule: str, breach: dict[str, Any]) -> None:
+    messages = {each["rule"]: each["message"] for each in node(path)["x-kubernetes-validations"]}
+    with pytest.raises(InvalidManifest) as caught:
+        parse_job(make_manifest(**breach))
+
+    (problem,) = caught.value.problems
+    assert problem.path == path.removeprefix(".")
+    assert problem.message.startswith(messages[rule])
+
+
+def test_the_output_of_a_job_cannot_be_moved() -> None:
+    (rule,) = node(".spec.output.uri")["x-kubernetes-validations"]
+
+    assert rule["rule"] == "self == oldSelf"
+    assert rule["message"].startswith("output.uri cannot be changed: earlier adapters of this job would be left behind")
+
+
+def test_a_job_has_a_name_that_fits_a_label() -> None:
+    (rule,) = job_schema()["x-kubernetes-validations"]
+
+    assert rule["rule"] == "size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')"
+    assert rule["message"].startswith("metadata.name must be at most 63 lowercase letters, digits and dashes")
+
+
+def test_text_and_lists_that_people_write_are_bounded_so_that_rules_stay_cheap() -> None:
+    for path, schema in nodes(job_schema()["properties"]["spec"], ".spec"):
+        if schema["type"] == "string" and "enum" not in schema:
+            assert "maxLength" in schema, path
+        if schema["type"] == "array":
+            assert "maxItems" in schema, path
+
+
+def test_the_committed_manifest_is_what_the_models_say() -> None:
+    text = (ROOT / "manifests/crd/finetunejobs.finetuning.dev.yaml").read_text(encoding="utf-8")
+
+    assert text.startswith("# Made from operator/finetune_api by `make generate`; do not edit.\n")
+    assert load_yaml(text) == build_crd()

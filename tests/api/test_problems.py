@@ -1,0 +1,261 @@
+"""What is wrong with a manifest is said in one sentence: where, what, and what to write instead."""
+
+from typing import Any
+
+import pytest
+from finetune_api.job import FineTuneJob
+from finetune_api.problems import InvalidManifest, Problem, explain, load_yaml, parse_job
+from pydantic import ValidationError
+from support.manifests import make_manifest
+
+
+def problems_of(document: object) -> list[str]:
+    with pytest.raises(InvalidManifest) as caught:
+        parse_job(document)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def problem_of(**spec: Any) -> str:
+    """The only problem of a manifest with these spec fields."""
+    (problem,) = problems_of(make_manifest(**spec))
+    return problem
+
+
+def test_a_good_manifest_becomes_a_job() -> None:
+    job = parse_job(
+        load_yaml(
+            """
+        apiVersion: finetuning.dev/v1alpha1
+        kind: FineTuneJob
+        metadata: {name: clinic-triage}
+        spec:
+          model: {uri: "hf://HuggingFaceTB/SmolLM2-135M-Instruct"}
+          dataset: {uri: s3://clinic/triage.jsonl}
+          training: {learningRate: 1e-4}
+          output: {uri: s3://adapters/clinic}
+        """
+        )
+    )
+
+    assert job.spec.training.learning_rate == 1e-4
+    assert job.metadata.namespace == "default"
+
+
+def test_a_published_job_can_be_read_back() -> None:
+    manifest = make_manifest()
+    metric = {"name": "tokenF1", "higherIsBetter": True, "base": 0.1, "adapter": 0.9, "difference": 0.8}
+    metric |= {"ci": [0.7, 0.9], "n": 36, "groups": 12}
+    evaluation = {"verdict": "Passed", "primaryMetric": "tokenF1", "metrics": [metric]}
+    manifest["status"] = {"phase": "Succeeded", "evaluation": evaluation}
+
+    assert parse_job(manifest).to_manifest()["status"]["evaluation"] == evaluation
+
+
+@pytest.mark.parametrize("training", [None, {"learningRate": None}, {"epochs": 3.0, "maxEpochs": None}])
+def test_fields_left_empty_take_their_defaults_as_the_api_server_has_it(training: object) -> None:
+    assert parse_job(make_manifest(training=training)).spec.training.learning_rate == 2e-5
+
+
+@pytest.mark.parametrize(
+    ("spec", "want"),
+    [
+        (
+            {"training": {"learningrate": 1e-4}},
+            "spec.training.learningrate: unknown field. Did you mean learningRate?",
+        ),
+        (
+            {"training": {"learning_rate": 1e-4}},
+            "spec.training.learning_rate: unknown field. Did you mean learningRate?",
+        ),
+        ({"training": {"rank": 8}}, "spec.training.rank: unknown field. Did you mean spec.method.lora.rank?"),
+        (
+            {"method": {"seed": 8}},
+            "spec.method.seed: unknown field. Did you mean spec.dataset.split.seed or spec.training.seed?",
+        ),
+        (
+            {"method": {"qlora": None, "lora": {"bias": "none"}}},
+            "spec.method.lora.bias: unknown field. Known fields here: rank, alpha, dropout, targetModules.",
+        ),
+    ],
+)
+def test_an_unknown_field_is_named_with_the_field_that_was_meant(spec: dict[str, Any], want: str) -> None:
+    assert want in problems_of(make_manifest(**spec))
+
+
+def test_an_unknown_field_without_a_value_is_still_unknown() -> None:
+    assert problem_of(traning=None) == "spec.traning: unknown field. Did you mean training?"
+
+
+@pytest.mark.parametrize(
+    ("training", "want"),
+    [
+        ({"epochs": "eight"}, "epochs: must be a whole number, got 'eight'."),
+        ({"epochs": "8"}, "epochs: must be a whole number, got '8'. Write it without quotes."),
+        ({"epochs": 2.5}, "epochs: must be a whole number, got 2.5."),
+        ({"epochs": True}, "epochs: must be a whole number, got true."),
+        ({"learningRate": "2e-5"}, "learningRate: must be a number, got '2e-5'. Write it without quotes."),
+        ({"learningRate": [1]}, "learningRate: must be a number, got a list."),
+        ({"earlyStopping": True}, "earlyStopping: must be a mapping, got true."),
+        (
+            {"earlyStopping": {"enabled": "yes"}},
+            "earlyStopping.enabled: must be true or false, got 'yes'. Write it without quotes.",
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_shown(training: dict[str, Any], want: str) -> None:
+    assert problem_of(training=training) == f"spec.training.{want}"
+
+
+@pytest.mark.parametrize(
+    ("training", "want"),
+    [
+        ({"batchSize": 0}, "batchSize: must be at least 1, got 0."),
+        ({"weightDecay": 2}, "weightDecay: must be at most 1, got 2."),
+        ({"maxGradNorm": 0}, "maxGradNorm: must be more than 0, got 0."),
+        ({"warmupRatio": 0.75}, "warmupRatio: must be at most 0.5, got 0.75."),
+        ({"maxEpochs": 0}, "maxEpochs: must be at least 1, got 0."),
+        ({"epochs": 6, "maxEpochs": 5}, "maxEpochs must be at least epochs."),
+    ],
+)
+def test_a_value_out_of_bounds_is_shown_with_the_bound(training: dict[str, Any], want: str) -> None:
+    assert problem_of(training=training).removeprefix("spec.training").lstrip(".: ") == want
+
+
+@pytest.mark.parametrize(
+    ("lora", "want"),
+    [
+        ({"dropout": 1}, "dropout: must be less than 1, got 1."),
+        ({"targetModules": "all-linear"}, "targetModules: must be a list, got 'all-linear'. Write [all-linear]."),
+        ({"targetModules": []}, "targetModules: must not be empty."),
+        ({"targetModules": ["q"] * 65}, "targetModules: must have at most 64 entries, got 65."),
+        ({"targetModules": ["q", 3]}, "targetModules[1]: must be text, got 3. Put it in quotes."),
+        ({"targetModules": [None]}, "targetModules[0]: must be text, got nothing."),
+        ({"targetModules": ["q", ""]}, "targetModules[1]: must not be empty."),
+        ({"targetModules": ["q" * 300]}, "targetModules[0]: must have at most 256 characters, got 300."),
+        (
+            {"targetModules": ["all-linear", "q"]},
+            "targetModules: all-linear stands alone: it already means every linear layer.",
+        ),
+    ],
+)
+def test_problems_with_lists_name_the_entry(lora: dict[str, Any], want: str) -> None:
+    assert problem_of(method={"lora": lora}) == f"spec.method.lora.{want}"
+
+
+@pytest.mark.parametrize(
+    ("method", "want"),
+    [
+        ({"quantization": "NF-4"}, "quantization: must be nf4, int8 or none, got 'NF-4'. Did you mean nf4?"),
+        ({"quantization": "awq"}, "quantization: must be nf4, int8 or none, got 'awq'."),
+        ({"type": "prefix"}, "type: must be lora, got 'prefix'."),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_shown_with_those_that_are(method: dict[str, Any], want: str) -> None:
+    assert problem_of(method=method) == f"spec.method.{want}"
+
+
+WRITABLE = "s3://, gs://, az://, pvc:// or file://"
+
+
+@pytest.mark.parametrize(
+    ("uri", "want"),
+    [
+        ("adapters", f"must start with {WRITABLE}, got 'adapters'. For a local path write file://./adapters."),
+        ("./out", f"must start with {WRITABLE}, got './out'. For a local path write file://./out."),
+        ("/out", f"must start with {WRITABLE}, got '/out'. For a local path write file:///out."),
+        ("~/out", f"must start with {WRITABLE}, got '~/out'."),
+        ("", f"must start with {WRITABLE}, got ''."),
+        ("S3://bucket", f"must start with {WRITABLE}, got 'S3://bucket'. Did you mean s3://bucket?"),
+        ("s3:/bucket/a", f"must start with {WRITABLE}, got 's3:/bucket/a'. Did you mean s3://bucket/a?"),
+        ("https://host/a", f"must start with {WRITABLE}, got 'https://host/a'."),
+        ("hf://owner/name", f"hf:// can be read but not written. Use {WRITABLE}."),
+        ("s3://", "names nothing after s3://."),
+        ("s3://my bucket", "must not contain spaces."),
+    ],
+)
+def test_a_bad_uri_is_explained(uri: str, want: str) -> None:
+    assert problem_of(output={"uri": uri}) == f"spec.output.uri: {want}"
+
+
+def test_a_bare_hub_name_may_mean_the_hub_or_a_folder() -> None:
+    want = (
+        "spec.model.uri: must start with hf://, s3://, gs://, az://, pvc:// or file://, got 'owner/name'. "
+        "For a hub repository write hf://owner/name; for a local path file://./owner/name."
+    )
+
+    assert problem_of(model={"uri": "owner/name"}) == want
+
+
+def test_a_missing_field_is_named_with_what_belongs_there() -> None:
+    manifest = make_manifest(model={}, dataset=None)
+    del manifest["metadata"]
+
+    assert problems_of(manifest) == [
+        "metadata: required, but missing. It takes at least: name.",
+        "spec.model.uri: required, but missing. "
+        "Where the model is: hf://OWNER/NAME, s3://, gs://, az://, pvc://CLAIM/PATH or file://PATH.",
+        "spec.dataset: required, but missing. It takes at least: uri.",
+    ]
+
+
+@pytest.mark.parametrize("name", ["Clinic_Triage", "a.b", "-a", ""])
+def test_a_name_that_cannot_be_a_label_is_refused(name: str) -> None:
+    rule = "must be at most 63 lowercase letters, digits and dashes, with a letter or digit at both ends"
+
+    assert problems_of(make_manifest({"name": name})) == [f"metadata.name: {rule}, got {name!r}."]
+
+
+@pytest.mark.parametrize(("document", "got"), [(None, "nothing"), ([1], "a list"), ("x", "'x'"), (3, "3")])
+def test_a_document_that_is_no_mapping_is_said_to_be_none(document: object, got: str) -> None:
+    want = f"a FineTuneJob is a mapping with apiVersion, kind, metadata and spec, got {got}."
+
+    assert problems_of(document) == [want]
+
+
+def test_a_document_of_another_kind_is_not_judged_further() -> None:
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 1}}
+
+    assert problems_of(deployment) == [
+        "apiVersion: must be finetuning.dev/v1alpha1, got 'apps/v1'.",
+        "kind: must be FineTuneJob, got 'Deployment'.",
+    ]
+
+
+def test_a_misspelt_kind_does_not_hide_the_other_problems() -> None:
+    manifest = {**make_manifest(training={"epochs": 0}), "kind": "FinetuneJob"}
+
+    assert problems_of(manifest) == [
+        "kind: must be FineTuneJob, got 'FinetuneJob'. Did you mean FineTuneJob?",
+        "spec.training.epochs: must be at least 1, got 0.",
+    ]
+
+
+def test_a_manifest_must_say_what_it_is() -> None:
+    manifest = make_manifest()
+    del manifest["apiVersion"], manifest["kind"]
+
+    assert problems_of(manifest) == [
+        "apiVersion: must be finetuning.dev/v1alpha1, got nothing.",
+        "kind: must be FineTuneJob, got nothing.",
+    ]
+
+
+def test_all_problems_are_found_at_once() -> None:
+    manifest = make_manifest(training={"epochs": 0, "batchsize": 4}, output={"uri": "out"})
+
+    assert [problem.partition(":")[0] for problem in problems_of(manifest)] == [
+        "spec.training.epochs",
+        "spec.training.batchsize",
+        "spec.output.uri",
+    ]
+
+
+def test_errors_of_a_plain_validation_can_be_explained_too() -> None:
+    manifest = make_manifest(training={"epochs": "eight", "earlyStopping": {"enabled": "perhaps"}})
+    with pytest.raises(ValidationError) as caught:
+        FineTuneJob.model_validate(manifest)
+
+    assert explain(caught.value, manifest) == [
+        Problem("spec.training.epochs", "must be a whole number, got 'eight'"),
+        Problem("spec.training.earlyStopping.enabled", "must be true or false, got 'perhaps'"),
+    ]

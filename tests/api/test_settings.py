@@ -1,0 +1,105 @@
+"""Every effective setting is listed, as a person would write it, with its origin."""
+
+from typing import Any
+
+import pytest
+from finetune_api.job import FineTuneJob
+from finetune_api.run import Setting
+from finetune_api.schema import Model, fields_of, nested_model
+from finetune_api.settings import settings_of, source_of, written
+from support.manifests import make_manifest
+
+
+def settings(**spec: Any) -> dict[str, Setting]:
+    job = FineTuneJob.model_validate(make_manifest(**spec))
+    return {setting.path: setting for setting in settings_of(job.spec)}
+
+
+def leaves(model: type[Model], prefix: str = "") -> list[str]:
+    """Paths of all fields below a model that are not objects themselves."""
+    found: list[str] = []
+    for name, field in fields_of(model).items():
+        nested = nested_model(field.annotation)
+        found += leaves(nested, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
+    return found
+
+
+def test_every_field_of_the_spec_is_listed_once_in_order() -> None:
+    job = FineTuneJob.model_validate(make_manifest())
+
+    assert [setting.path for setting in settings_of(job.spec)] == leaves(type(job.spec))
+
+
+def test_a_field_in_the_manifest_is_said_to_come_from_there() -> None:
+    found = settings(training={"learningRate": 2e-5, "seed": 7})
+
+    assert found["training.learningRate"] == Setting(path="training.learningRate", value="2e-5", source="manifest")
+    assert found["training.seed"] == Setting(path="training.seed", value="7", source="manifest")
+    assert found["model.uri"].source == "manifest"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "source"),
+    [
+        ("training.learningRate", "2e-5", "default: best-practice article"),
+        ("training.maxGradNorm", "1", "default: common LoRA practice"),
+        ("training.earlyStopping.enabled", "true", "default: best-practice article"),
+        ("training.earlyStopping.minDelta", "0", "default: this product"),
+        ("dataset.split.test", "0.15", "default: best-practice article"),
+        ("dataset.split.groupBy", "equal prompts", "default: this product"),
+        ("dataset.format", "detected", "default: this product"),
+        ("method.lora.targetModules", "all-linear", "default: common LoRA practice"),
+        ("evaluation.metrics", "exactMatch, tokenF1, perplexity", "default: this product"),
+    ],
+)
+def test_a_default_is_shown_with_its_origin(path: str, value: str, source: str) -> None:
+    assert settings()[path] == Setting(path=path, value=value, source=source)
+
+
+def test_the_last_epoch_is_shown_as_it_takes_effect() -> None:
+    article = "default: best-practice article"
+
+    assert settings()["training.maxEpochs"] == Setting(path="training.maxEpochs", value="5", source=article)
+    found = settings(training={"epochs": 8})["training.maxEpochs"]
+    assert found == Setting(path="training.maxEpochs", value="8", source=article)
+    found = settings(training={"epochs": 8, "maxEpochs": 9})["training.maxEpochs"]
+    assert found == Setting(path="training.maxEpochs", value="9", source="manifest")
+
+
+def test_a_field_written_as_null_is_not_called_a_choice() -> None:
+    assert settings(training={"maxEpochs": None})["training.maxEpochs"].source == "default: best-practice article"
+
+
+def test_every_default_has_an_origin() -> None:
+    def without_origin(model: type[Model]) -> list[str]:
+        found: list[str] = []
+        for name, field in fields_of(model).items():
+            nested = nested_model(field.annotation)
+            if nested:
+                found += without_origin(nested)
+            elif not field.is_required() and not source_of(field):
+                found.append(name)
+        return found
+
+    assert without_origin(type(FineTuneJob.model_validate(make_manifest()).spec)) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "want"),
+    [
+        (2e-5, "2e-5"),
+        (2.5e-5, "2.5e-5"),
+        (1e-10, "1e-10"),
+        (1e22, "1e22"),
+        (0.15, "0.15"),
+        (10.0, "10"),
+        (0.0, "0"),
+        (123456.789, "123456.789"),
+        (16, "16"),
+        (False, "false"),
+        (["q_proj", "v_proj"], "q_proj, v_proj"),
+        (None, "nothing"),
+    ],
+)
+def test_values_are_written_as_a_person_would(value: object, want: str) -> None:
+    assert written(value) == want

@@ -1,0 +1,146 @@
+"""Loading, quantising, attaching, merging (traps 9 to 12, 16, 23, 27)."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support.rows import echo_rows
+from support.tiny_models import write_tiny_model
+from support.training import encode_all, load_adapted, make_loop, never
+
+from finetune_trainer.batches import pack
+from finetune_trainer.errors import InvalidConfig, ModelNotLoadable
+from finetune_trainer.loop import Data
+from finetune_trainer.loss import token_losses
+from finetune_trainer.model import inference, load_base, merge, parameter_count, pick_device, save_adapter, trainable
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_llama: Path):
+    examples = encode_all(tiny_llama, echo_rows(24))
+    model = load_adapted(tiny_llama, "nf4")
+    make_loop(model, Data(examples[:16], examples[16:]), epochs=3, max_epochs=3).run(never())
+    return model
+
+
+def logits(model, ids: list[int]) -> torch.Tensor:
+    model.eval()
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([ids])).logits[0].float()
+
+
+def test_nf4_is_nf4_and_norms_and_head_keep_their_dtype(tiny_llama: Path) -> None:
+    model = load_base(tiny_llama, "nf4", pick_device())
+    layer = model.model.layers[0]
+    assert layer.mlp.up_proj.weight.quant_state.quant_type == "nf4"
+    assert layer.input_layernorm.weight.dtype == model.lm_head.weight.dtype == model.dtype
+    assert not trainable(model)
+
+
+def test_an_evaluation_before_training_leaves_the_gradients_alone(tiny_llama: Path) -> None:
+    example = encode_all(tiny_llama, echo_rows(8))
+    norms = []
+    for evaluate_first in (False, True):
+        model = load_adapted(tiny_llama, "nf4", dropout=0.0)
+        if evaluate_first:
+            with inference(model, adapter=False):
+                token_losses(model, pack(example))
+        token_losses(model, pack(example)).mean().backward()
+        norms.append([parameter.grad.norm().item() for parameter in trainable(model).values()])
+    assert norms[0] == norms[1] and max(norms[0]) > 0
+
+
+def test_a_fresh_adapter_changes_nothing_and_can_be_switched_off(tiny_llama: Path) -> None:
+    model, ids = load_adapted(tiny_llama), list(range(3, 30))
+    base = load_base(tiny_llama, "none", pick_device())
+    torch.testing.assert_close(logits(model, ids), logits(base, ids), rtol=0, atol=0)
+
+
+def test_all_linear_reaches_every_linear_layer_but_the_head(tiny_llama: Path) -> None:
+    adapted = {name.rsplit(".lora_A", 1)[0].rsplit(".", 1)[-1] for name in trainable(load_adapted(tiny_llama)) if "lora_A" in name}
+    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def test_an_unknown_target_module_is_answered_with_the_names_there_are(tiny_llama: Path) -> None:
+    with pytest.raises(InvalidConfig, match=r"no layer of this model is called query.*down_proj, gate_proj"):
+        load_adapted(tiny_llama, targetModules=["query"])
+
+
+def test_the_output_head_cannot_carry_an_adapter(tiny_llama: Path) -> None:
+    with pytest.raises(InvalidConfig, match="lm_head is the output head"):
+        load_adapted(tiny_llama, targetModules=["q_proj", "lm_head"])
+
+
+def test_the_saved_adapter_gives_the_same_logits_in_plain_peft(trained, tiny_llama: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    save_adapter(trained, tmp_path, "somebody/base")
+    plain = PeftModel.from_pretrained(load_base(tiny_llama, "nf4", pick_device()), tmp_path)
+    ids = list(range(3, 40))
+    torch.testing.assert_close(logits(plain, ids), logits(trained, ids), rtol=0, atol=0)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == "somebody/base"
+    assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors", ".json"}
+
+
+def test_merging_a_quantised_adapter_keeps_its_logits(trained, tiny_llama: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    save_adapter(trained, tmp_path, "somebody/base")
+    ids = list(range(3, 40))
+    want = logits(trained, ids)
+    copy = PeftModel.from_pretrained(load_base(tiny_llama, "nf4", pick_device()), tmp_path)
+    merged = merge(copy)
+    assert not any("4bit" in type(module).__name__ for module in merged.modules())
+    plain = logits(load_base(tiny_llama, "none", pick_device()), ids)
+    assert (logits(merged, ids) - want).abs().mean() < 0.05 * (plain - want).abs().mean()
+
+
+def test_the_base_is_counted_as_published(tiny_llama: Path) -> None:
+    want = parameter_count(load_base(tiny_llama, "none", pick_device()))
+    assert parameter_count(load_adapted(tiny_llama, "nf4")) == want
+
+
+def copy_with_config(folder: Path, target: Path, **changes: object) -> Path:
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text()) | changes
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+def test_a_model_that_is_no_text_generator_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = copy_with_config(tiny_llama, tmp_path / "m", architectures=["LlamaForSequenceClassification"])
+    with pytest.raises(ModelNotLoadable, match="LlamaForSequenceClassification, which is not a causal language model"):
+        load_base(folder, "none", pick_device())
+
+
+def test_damaged_weights_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_llama, tmp_path / "m")
+    weights = tmp_path / "m" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelNotLoadable, match="cannot be loaded"):
+        load_base(tmp_path / "m", "none", pick_device())
+
+
+def test_sliding_window_rows_longer_than_the_window_match_plain_transformers(tmp_path: Path) -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    write_tiny_model(tmp_path)
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=5,
+    )  # fmt: skip
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    model = load_adapted(tmp_path).float()
+    examples = encode_all(tmp_path, echo_rows(4))
+    assert min(len(example.ids) for example in examples) > 5
+    with inference(model, adapter=True):
+        got = token_losses(model, pack(examples))
+        single = torch.cat([token_losses(model, pack([example])) for example in examples])
+        ids = torch.tensor([examples[0].ids])
+        plain = torch.nn.functional.cross_entropy(model(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
+    torch.testing.assert_close(got, single, rtol=1e-5, atol=1e-5)
+    taught = plain[torch.tensor(examples[0].supervised[1:])]
+    torch.testing.assert_close(got[: len(taught)], taught, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,105 @@
+"""Attention over packed rows: each row attends to itself only, without a dense mask and without padding.
+
+Registered with transformers under the name PACKED. On CUDA it is torch's variable-length kernel, elsewhere one SDPA
+call per row. Generation keeps transformers' own SDPA, which knows about padding and caches.
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
+from transformers import PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.modeling_utils import AttentionInterface
+
+from finetune_trainer.errors import ModelNotLoadable
+
+PACKED = "finetune_packed"
+_VARLEN = inspect.signature(varlen_attn).parameters
+
+
+def attend_packed(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    boundaries: Tensor | None = None,
+    longest: int = 0,
+    **ignored: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within rows.
+
+    Shapes: query [1, heads, tokens, dim], key and value [1, kv heads, tokens, dim], boundaries int32 [rows + 1];
+    returns [1, tokens, heads, dim]. Raises ModelNotLoadable for a model that does not hand the boundaries down or
+    wants more of its attention than this offers: a leak between rows must never go unnoticed.
+    """
+    if boundaries is None or ignored.get("softcap") is not None or ignored.get("s_aux") is not None:
+        raise ModelNotLoadable(f"{type(module).__name__} needs a kind of attention that packed training does not offer.")
+    repeats = query.shape[1] // key.shape[1]
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if query.device.type == "cuda":
+        return _attend_varlen(query, key, value, boundaries, longest, scaling, sliding_window, repeats), None
+    rows = zip(*(tensor.split(boundaries.diff().tolist()) for tensor in (query, key, value)), strict=True)
+    return torch.cat([_attend_row(*row, scaling, sliding_window, repeats) for row in rows]).unsqueeze(0), None
+
+
+def _attend_varlen(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, longest: int, scaling: float | None,
+    window: int | None, repeats: int,
+) -> Tensor:  # fmt: skip
+    """Tokens first: query [tokens, heads, dim]; returns [1, tokens, heads, dim]."""
+    key, value = (tensor.repeat_interleave(repeats, 1) for tensor in (key, value))
+    options: dict[str, Any] = {}
+    if "window_size" in _VARLEN:
+        options["window_size"] = (-1 if window is None else window - 1, 0)
+    elif window is None:
+        options["is_causal"] = True
+    else:
+        raise ModelNotLoadable("Sliding-window attention on packed rows needs a newer torch.")
+    if scaling is not None:
+        options["scale"] = scaling
+    query, key, value = (tensor.contiguous() for tensor in (query, key, value))
+    attended: Tensor = varlen_attn(query, key, value, boundaries, boundaries, longest, longest, **options)
+    return attended.unsqueeze(0)
+
+
+def _attend_row(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, repeats: int
+) -> Tensor:
+    """One row, tokens first: query [tokens, heads, dim]; returns [tokens, heads, dim]."""
+    query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
+    tokens = query.shape[2]
+    mask = None if window is None or tokens <= window else _band(tokens, window, query.device)
+    attended = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=repeats > 1
+    )
+    return attended[0].transpose(0, 1)
+
+
+def _band(tokens: int, window: int, device: torch.device) -> Tensor:
+    """Mask [tokens, tokens]: each token sees itself and the window - 1 before it."""
+    distance = torch.arange(tokens, device=device)[:, None] - torch.arange(tokens, device=device)[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+@contextmanager
+def packed_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model attend within packed rows, then give it back its own attention."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(PACKED)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+AttentionInterface.register(PACKED, attend_packed)
+AttentionMaskInterface.register(PACKED, lambda *_args, **_kwargs: None)

@@ -1,0 +1,102 @@
+"""What a run would do, without doing it: rows, steps, memory, and what looks unwise."""
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_api.memory import MemoryEstimate, ModelShape, estimate_memory
+from finetune_api.report import DataReport
+from finetune_api.run import RunConfig
+from finetune_api.training import MethodSpec, TrainingSpec
+from finetune_trainer.batches import steps_per_epoch
+from finetune_trainer.errors import ModelNotLoadable
+from finetune_trainer.fetch import fetch_model
+from finetune_trainer.prepare import Prepared, prepare
+from finetune_trainer.schedule import Schedule
+
+FULL_TUNING_RATE = 5e-5
+"""At and below this rate LoRA learns slowly: it wants about ten times the rate of full fine-tuning."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    data: DataReport
+    schedule: Schedule
+    shape: ModelShape
+    trained_parameters: int
+    memory: MemoryEstimate
+    warnings: list[str]
+
+
+def make_plan(config: RunConfig, cache: Path) -> Plan:
+    """Read the data and the headers of the weights; write nothing. Raises RunError."""
+    prepared = prepare(config, cache)
+    shape = read_shape(fetch_model(config.model, cache))
+    schedule = Schedule.of(config.training, steps_per_epoch(len(prepared.splits["train"]), config.training.batch_size))
+    tokens, taught = largest_pass(prepared, config.training)
+    rank = config.method.lora.rank
+    return Plan(
+        data=prepared.report,
+        schedule=schedule,
+        shape=shape,
+        trained_parameters=shape.lora_parameters(rank),
+        memory=estimate_memory(shape, config.method.quantization, rank, tokens, taught),
+        warnings=[*prepared.report.warnings, *doubts(config.method, config.training, schedule)],
+    )
+
+
+def doubts(method: MethodSpec, training: TrainingSpec, schedule: Schedule) -> list[str]:
+    """Settings that work but will probably disappoint."""
+    found = []
+    if training.learning_rate <= FULL_TUNING_RATE:
+        found.append(
+            f"training.learningRate {training.learning_rate:g} is a rate for full fine-tuning; {method.type} usually "
+            "learns more at 1e-4 to 5e-4."
+        )
+    if schedule.planned_steps < 30:
+        found.append(
+            f"Only {schedule.planned_steps} optimiser steps are planned; lower training.batchSize or raise "
+            "training.epochs if the adapter learns too little."
+        )
+    return found
+
+
+def largest_pass(prepared: Prepared, training: TrainingSpec) -> tuple[int, int]:
+    """Tokens and taught tokens of the largest forward pass to expect."""
+    rows = prepared.splits["train"]
+    longest = sorted((len(row.ids) for row in rows), reverse=True)[: training.batch_size]
+    tokens = max(longest[0], min(sum(longest), training.micro_batch_tokens))
+    share = sum(row.taught for row in rows) / sum(len(row.ids) for row in rows)
+    return tokens, math.ceil(tokens * share)
+
+
+def read_shape(folder: Path) -> ModelShape:
+    """Shapes from the headers of the safetensors files. Raises ModelNotLoadable."""
+    linear: list[tuple[int, int]] = []
+    other, vocabulary = 0, 0
+    for name, shape in _tensors(folder):
+        is_table = any(part in name for part in ("embed", "lm_head", "wte", "wpe"))
+        if is_table:
+            vocabulary = max(vocabulary, shape[0])
+        if len(shape) == 2 and not is_table:
+            linear.append((shape[0], shape[1]))
+        else:
+            other += math.prod(shape)
+    return ModelShape(tuple(linear), other, vocabulary)
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """Name and shape of every tensor. A file starts with the length of its JSON header, 8 bytes little-endian."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with file.open("rb") as stream:
+                (length,) = struct.unpack("<Q", stream.read(8))
+                header = json.loads(stream.read(min(length, file.stat().st_size)))
+        except (struct.error, ValueError) as error:
+            raise ModelNotLoadable(f"{file} is not a safetensors file: {error}. Download it again.") from error
+        yield from ((name, entry["shape"]) for name, entry in header.items() if name != "__metadata__")

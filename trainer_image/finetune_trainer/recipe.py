@@ -1,0 +1,159 @@
+"""The story of one run, top to bottom: prepare, train, evaluate, publish."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from peft import PeftModel
+
+from finetune_api.report import ModelReport, Report, TrainingReport
+from finetune_api.run import ExitCode, Progress, RunConfig, RunReport, Stage, StoredAdapter
+from finetune_trainer.attempts import Attempt, claim
+from finetune_trainer.checkpoint import Checkpoint, latest_checkpoint, remove_checkpoints, save_checkpoint
+from finetune_trainer.errors import Stopped
+from finetune_trainer.evaluate import Comparison, evaluate
+from finetune_trainer.fetch import fetch_model
+from finetune_trainer.loop import Data, Loop
+from finetune_trainer.model import adapt, load_base, parameter_count, pick_device, trainable, weights_digest
+from finetune_trainer.page import verdict_sentence
+from finetune_trainer.prepare import Prepared, load_prepared, prepare, save_prepared
+from finetune_trainer.publish import promote, publish, stored_adapter, write_adapter
+from finetune_trainer.record import training_report, versions, warn
+from finetune_trainer.store import Store, open_store
+from finetune_trainer.tokens import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Session:
+    """What surrounds a run: where to cache, whom to tell, when to stop, what time it is."""
+
+    cache: Path
+    tell: Callable[[Progress], None]
+    stop: threading.Event
+    now: Callable[[], datetime]
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by stage, filled while the run goes on."""
+
+    @contextmanager
+    def stage(self, name: Stage, message: str) -> Iterator[None]:
+        """Announce a stage, time it, and do not begin it once a stop was asked for."""
+        if self.stop.is_set():
+            raise Stopped(f"Stopped before the stage {name}; run again to go on from there.")
+        self.tell(Progress(stage=name, message=message))
+        started = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+
+def run(config: RunConfig, session: Session) -> Report:
+    """Carry out one run, or what an interrupted attempt left of it. Raises RunError."""
+    job = open_store(config.output_uri).under(config.job_path)
+    store = job.under(f"runs/{config.run_id}")
+    job.check_writable()
+    with claim(store) as attempt:
+        with session.stage("prepare", "reading and dividing the data"):
+            prepared = prepare_once(config, store, session.cache)
+        with session.stage("train", "loading the model"):
+            folder = fetch_model(config.model, session.cache)
+            tokenizer = load_tokenizer(folder)
+            model = adapt(load_base(folder, config.method.quantization, pick_device()), config.method, config.training.seed)
+            described = describe_model(config, folder, model)
+            trained = train(config, model, prepared, store, attempt, session)
+        with session.stage("evaluate", "answering the held-out rows with base and adapter"):
+            comparison = judge(config, model, tokenizer, prepared, session)
+        with session.stage("publish", "writing adapter and report"):
+            attempt.check()
+            with TemporaryDirectory(prefix="finetune-adapter-") as scratch:
+                write_adapter(Path(scratch), model, tokenizer, config, prepared)
+                adapter = stored_adapter(store, Path(scratch))
+                report = compose(config, attempt.number, adapter, described, prepared, trained, comparison, session)
+                publish(store, config, report, Path(scratch))
+            promote(job, report)
+            remove_checkpoints(store)
+    return report
+
+
+def prepare_once(config: RunConfig, store: Store, cache: Path) -> Prepared:
+    """The rows of this run: those an earlier attempt froze, else freshly prepared ones."""
+    found = load_prepared(store, lambda: load_tokenizer(fetch_model(config.model, cache, weights=False)))
+    if found is None:
+        found = prepare(config, cache)
+        save_prepared(store, found)
+    return found
+
+
+def train(
+    config: RunConfig, model: PeftModel, prepared: Prepared, store: Store, attempt: Attempt, session: Session
+) -> TrainingReport:
+    """Train from the last complete checkpoint, or from the start; the best weights stay in the model."""
+
+    def save(checkpoint: Checkpoint) -> None:
+        attempt.check()
+        save_checkpoint(store, checkpoint)
+
+    data = Data(prepared.splits["train"], prepared.splits["validation"])
+    loop = Loop(model, data, config.training, session.tell, save)
+    checkpoint = latest_checkpoint(store)
+    if checkpoint is not None:
+        loop.resume(checkpoint)
+    loop.run(session.stop)
+    return training_report(loop, resumed_from=checkpoint.state.step if checkpoint else None)
+
+
+def judge(
+    config: RunConfig, model: PeftModel, tokenizer: Tokenizer, prepared: Prepared, session: Session
+) -> Comparison:
+    """Read the test split for the first time: base and adapter on the same rows."""
+    budget = config.training.micro_batch_tokens
+    return evaluate(model, tokenizer, prepared.splits["test"], config.evaluation, budget, session.tell, session.stop)
+
+
+def describe_model(config: RunConfig, folder: Path, model: PeftModel) -> ModelReport:
+    """What the base model is, for the report and the manifest."""
+    digest, size = weights_digest(folder)
+    return ModelReport(
+        uri=config.model.uri,
+        revision=config.model.revision,
+        digest=digest,
+        architecture=type(model.get_base_model()).__name__,
+        parameters=parameter_count(model),
+        trainable_parameters=sum(parameter.numel() for parameter in trainable(model).values()),
+        quantization=config.method.quantization,
+        size_bytes=size,
+    )
+
+
+def compose(
+    config: RunConfig, attempt: int, adapter: StoredAdapter, model: ModelReport, prepared: Prepared,
+    training: TrainingReport, comparison: Comparison, session: Session,
+) -> Report:  # fmt: skip
+    """Everything worth knowing about the run, in one document."""
+    outcome = RunReport(
+        run_id=config.run_id,
+        digest=config.digest,
+        attempt=attempt,
+        exit_code=ExitCode.DONE,
+        stage="publish",
+        message=verdict_sentence(comparison.outcome),
+        adapter=adapter,
+        evaluation=comparison.outcome,
+    )
+    return Report(
+        outcome=outcome,
+        name=config.name,
+        namespace=config.namespace,
+        created=session.now().isoformat(timespec="seconds"),
+        model=model,
+        data=prepared.report,
+        training=training,
+        settings=config.settings,
+        samples=comparison.samples,
+        warnings=[*prepared.report.warnings, *warn(training, comparison.outcome)],
+        seconds=dict(session.seconds),
+        versions=versions(),
+    )

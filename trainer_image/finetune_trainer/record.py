@@ -1,0 +1,74 @@
+"""What a run leaves in writing about itself."""
+
+import platform
+import resource
+from importlib.metadata import version
+
+import torch
+
+from finetune_api.report import Point, TrainingReport
+from finetune_api.run import EvaluationOutcome
+from finetune_trainer.loop import Loop
+from finetune_trainer.schedule import learning_rate
+
+PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "bitsandbytes", "datasets")
+
+
+def training_report(loop: Loop, resumed_from: int | None) -> TrainingReport:
+    """Curves and figures of a finished loop. Speed and time are this attempt's; the curves are the whole run's."""
+    state, schedule, device = loop.state, loop.schedule, next(loop.model.parameters()).device
+    rates = ((step, learning_rate(step - 1, loop.training.learning_rate, schedule)) for step, _ in state.train_loss)
+    return TrainingReport(
+        steps=state.step,
+        planned_steps=schedule.planned_steps,
+        epochs=state.step / schedule.steps_per_epoch,
+        best_step=state.best_step,
+        stopped_early=state.step < schedule.planned_steps,
+        resumed_from=resumed_from,
+        train_loss=_points(state.train_loss),
+        validation_loss=_points(state.validation_loss),
+        learning_rate=_points(rates),
+        tokens=loop.clock.tokens,
+        tokens_per_second=loop.clock.rate or 0.0,
+        seconds=loop.clock.seconds,
+        peak_memory_bytes=peak_memory(device),
+        device=device_name(device),
+    )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held at once: on the card, or by the process where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+
+
+def device_name(device: torch.device) -> str:
+    """The card's name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({torch.get_num_threads()} threads)"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _points(pairs: object) -> list[Point]:
+    return [Point(step=step, value=value) for step, value in pairs]  # type: ignore[attr-defined]
+
+
+def warn(training: TrainingReport, outcome: EvaluationOutcome) -> list[str]:
+    """What a reader of the report should know before trusting the result."""
+    warnings = []
+    if training.best_step == 0:
+        warnings.append(
+            "The validation loss never fell below that of the base model, so the published adapter changes nothing. "
+            "Raise or lower training.learningRate, or look at the data."
+        )
+    elif training.best_step == training.steps and not training.stopped_early:
+        warnings.append("The validation loss was still falling at the end; more epochs may help (training.maxEpochs).")
+    if outcome.verdict == "Inconclusive":
+        warnings.append("The interval of the deciding metric contains zero; more test rows would narrow it.")
+    return warnings
