@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+
+from support.s3_server import s3_server as s3_server
 from support.tiny_models import write_tiny_model
 
 

@@ -110,7 +110,7 @@ class EvaluationOutcome(Model):
     """The comparison and what follows from it."""
 
     verdict: Verdict
-    """Passed: the primary metric's interval lies on the better side of zero; Failed: on the worse; else Inconclusive."""
+    """Passed: the primary metric's interval is on the better side of zero. Failed: on the worse. Else Inconclusive."""
     primary_metric: MetricName
     """The metric that decided."""
     metrics: list[MetricResult]

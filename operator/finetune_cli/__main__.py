@@ -1,6 +1,5 @@
 """The `finetune` command. Every command imports what it needs when it runs, so that --help answers at once."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,15 +15,21 @@ app = typer.Typer(
 )
 
 Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="A FineTuneJob as YAML, or - for standard input.")]
-Location = Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI of a run, for instance s3://bucket/ns/name/runs/ID.")]
+Location = Annotated[
+    str, typer.Argument(metavar="RUN", help="Folder or URI of a run, for instance s3://bucket/ns/name/runs/ID.")
+]
 
 
 @app.command()
 def run(
     manifest: Manifest,
-    output: Annotated[str, typer.Option("--output", "-o", help="table, or yaml: the FineTuneJob with its status.")] = "table",
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="table, or yaml: the FineTuneJob with its status.")
+    ] = "table",
 ) -> None:
-    """Run a job here and now. Run it again to go on after an interruption; a finished run is never repeated."""
+    """Run a job here and now.
+
+    Run it again to go on after an interruption; a finished run is never repeated."""
     from finetune_cli.local import run_job
 
     run_job(manifest, output)
@@ -32,7 +37,9 @@ def run(
 
 @app.command()
 def validate(manifest: Manifest) -> None:
-    """Check a manifest as the API server would, and say what to change."""
+    """Check a manifest as the API server would.
+
+    What is wrong is said in sentences, with what to write instead."""
     from finetune_cli.local import read_job
 
     job = read_job(manifest)
@@ -41,7 +48,9 @@ def validate(manifest: Manifest) -> None:
 
 @app.command()
 def plan(manifest: Manifest) -> None:
-    """Show what a run would do: rows, tokens, steps, memory, every setting and where it comes from."""
+    """Show what a run would do.
+
+    Rows, tokens, steps, memory, every setting and where it comes from. Nothing is written."""
     from finetune_cli.local import plan_job
 
     plan_job(manifest)
@@ -50,12 +59,12 @@ def plan(manifest: Manifest) -> None:
 @app.command()
 def chat(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder or URI of a published adapter.")],
-    message: Annotated[str | None, typer.Argument(help="What to say; left out, lines are read from the terminal.")] = None,
+    message: Annotated[str | None, typer.Argument(help="What to say; else lines are read from the terminal.")] = None,
     model: Annotated[str | None, typer.Option(help="URI of the base model, if not the one the adapter names.")] = None,
     base: Annotated[bool, typer.Option("--base", help="Let the base model answer too.")] = False,
-    longest: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 256,
+    longest: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 256,
 ) -> None:
-    """Talk to an adapter."""
+    """Talk to a published adapter."""
     from finetune_cli.chat import chat_with
 
     chat_with(adapter, message, model, base, longest)
@@ -74,7 +83,9 @@ def report(
 
 @app.command()
 def verify(run: Location) -> None:
-    """Check every file of a finished run against the hashes in its manifest."""
+    """Check that no file of a finished run was changed.
+
+    Every file is read and compared with its sha256 in the run's manifest.json."""
     from finetune_cli.stored import verify_run
 
     verify_run(run)
@@ -83,10 +94,12 @@ def verify(run: Location) -> None:
 def main() -> None:
     """Entry point: errors end as a sentence and an exit code, never as a traceback."""
     from finetune_cli.failures import exit_on_failure
+    from finetune_trainer.environment import settle_process
 
+    settle_process()  # before any command imports the libraries that read these settings
     with exit_on_failure():
         app()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

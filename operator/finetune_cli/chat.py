@@ -11,14 +11,12 @@ from typing import Any
 from finetune_api.training import ModelSpec, Quantization
 from finetune_cli.local import cache_folder
 from finetune_cli.stored import open_run
-from finetune_trainer.environment import settle_process
 from finetune_trainer.errors import ModelNotLoadable, NotFound
 from finetune_trainer.store import Store
 
 
 def chat_with(location: str, message: str | None, model: str | None, with_base: bool, longest: int) -> None:
     """Answer one message, or every line typed until the input ends."""
-    settle_process()
     from finetune_trainer.evaluate import generate
     from finetune_trainer.fetch import fetch_model
     from finetune_trainer.model import inference, load_adapter, load_base, pick_device
@@ -52,7 +50,7 @@ def base_of(run: Store, folder: Path, model: str | None) -> tuple[ModelSpec, Qua
 
 @contextmanager
 def local_adapter(run: Store) -> Iterator[Path]:
-    """The files of a run's adapter, or of a folder that is an adapter itself. Raises ModelNotLoadable if there are none."""
+    """The files of a run's adapter, or of a folder that is an adapter itself. Raises ModelNotLoadable."""
     store = run.under("adapter") if run.exists("adapter/adapter_config.json") else run
     if not store.exists("adapter_config.json"):
         raise ModelNotLoadable(f"{store.uri_of('')} holds no adapter: there is no adapter_config.json.")

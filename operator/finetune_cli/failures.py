@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_api.run import ExitCode
+from finetune_trainer.errors import RunError
 
 
 @contextmanager
@@ -14,19 +15,6 @@ def exit_on_failure() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(ExitCode.STOPPED)
-    except Exception as error:
-        code = exit_code(error)
-        if code is None:
-            raise
+    except RunError as error:
         print(f"finetune: {error}", file=sys.stderr)
-        sys.exit(code)
-
-
-def exit_code(error: Exception) -> ExitCode | None:
-    """The exit code of one of our own errors; None for anything else."""
-    from finetune_api.documents import InvalidManifest
-    from finetune_trainer.errors import RunError
-
-    if isinstance(error, InvalidManifest):
-        return ExitCode.INVALID_CONFIG
-    return error.code if isinstance(error, RunError) else None
+        sys.exit(error.code)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bars, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 
 from finetune_api.run import Progress, RunConfig
 
@@ -34,7 +35,7 @@ def live_line(console: Console) -> Iterator[Tell]:
         TextColumn("{task.description:<9}"), BarColumn(bar_width=24), TextColumn("{task.fields[counts]:>9}"),
         TimeElapsedColumn(), TextColumn("{task.fields[facts]}"), console=console,
     ) as bars:  # fmt: skip
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def tell(progress: Progress) -> None:
             if progress.stage not in tasks:

@@ -4,11 +4,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+
+from pydantic import ValidationError
 
 from finetune_api.documents import InvalidManifest, Problem, dump_yaml, load_yaml
 from finetune_api.identity import digest8, run_config, run_digest, run_id
@@ -17,17 +19,15 @@ from finetune_api.problems import parse_job
 from finetune_api.report import Report
 from finetune_api.run import RunConfig
 from finetune_api.settings import settings_of
-from finetune_trainer.environment import settle_process
-from finetune_trainer.errors import NotFound
+from finetune_trainer.errors import InvalidConfig, NotFound, StorageError
 from finetune_trainer.fetch import fetch_dataset
 from finetune_trainer.store import Store, open_store
 
 
 def run_job(manifest: Path, output: str) -> None:
     """Carry out a job, or show the result if this very job is finished."""
-    settle_process()
     if output not in ("table", "yaml"):
-        raise InvalidManifest([Problem("--output", f"must be table or yaml, got {output}")])
+        raise InvalidConfig(f"--output must be table or yaml, got {output}.")
     job = read_job(manifest)
     store = open_store(job.spec.output.uri).under(f"{job.metadata.namespace}/{job.metadata.name}")
     config = config_of(job, store)
@@ -73,7 +73,6 @@ def status_of(report: Report) -> FineTuneJobStatus:
 
 def plan_job(manifest: Path) -> None:
     """Show what a run would do."""
-    settle_process()
     from finetune_cli.tables import print_plan
     from finetune_trainer.plan import make_plan
 
@@ -83,13 +82,24 @@ def plan_job(manifest: Path) -> None:
 
 
 def read_job(manifest: Path) -> FineTuneJob:
-    """Read and check a manifest. Raises InvalidManifest."""
+    """Read and check a manifest. Raises InvalidConfig with every problem found."""
+    name = "standard input" if str(manifest) == "-" else str(manifest)
     try:
         text = sys.stdin.read() if str(manifest) == "-" else manifest.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InvalidManifest([Problem(str(manifest), f"cannot be read: {reason}")]) from error
-    return parse_job(load_yaml(text))
+        raise InvalidConfig(f"{name} cannot be read: {reason}.") from error
+    try:
+        return parse_job(load_yaml(text))
+    except InvalidManifest as error:
+        raise InvalidConfig(list_problems(name, error.problems)) from error
+
+
+def list_problems(name: str, problems: Sequence[Problem]) -> str:
+    """One line for one problem, else one line each."""
+    if len(problems) == 1:
+        return f"{name}: {problems[0]}"
+    return "\n  ".join([f"{name} has {len(problems)} problems:", *map(str, problems)])
 
 
 def config_of(job: FineTuneJob, store: Store) -> RunConfig:
@@ -114,6 +124,10 @@ def finished_report(store: Store) -> Report | None:
         return Report.model_validate_json(store.read("report.json"))
     except NotFound:
         return None
+    except ValidationError as error:
+        raise StorageError(
+            f"{store.uri_of('report.json')} is damaged. Restore it, or delete the run's manifest.json to run again."
+        ) from error
 
 
 def cache_folder() -> Path:
@@ -126,7 +140,7 @@ def cache_folder() -> Path:
 def stopping_on_signals() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C or SIGTERM sets; the second one ends the process as usual."""
     stop = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         stop.set()

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from finetune_trainer.environment import settle_process
 from finetune_trainer.errors import InvalidConfig, NotFound
 from finetune_trainer.manifest import verify
 from finetune_trainer.store import Store, open_store
@@ -10,7 +9,6 @@ from finetune_trainer.store import Store, open_store
 
 def show_report(location: str, html: Path | None) -> None:
     """Print the comparison of a finished run, or write its page to a file."""
-    settle_process()
     from finetune_cli.local import finished_report
     from finetune_cli.tables import print_report
     from finetune_trainer.page import render_page
@@ -18,7 +16,7 @@ def show_report(location: str, html: Path | None) -> None:
     store = open_run(location)
     report = finished_report(store)
     if report is None:
-        raise NotFound(f"{store.uri_of('')} holds no finished run: there is no manifest.json. Name the folder of a run.")
+        raise NotFound(f"{store.uri_of('')} is no finished run: there is no manifest.json. Name the folder of a run.")
     if html is None:
         print_report(report, store)
         return

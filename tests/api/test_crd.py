@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from finetune_api.crd import build_crd, job_schema, structural
 from finetune_api.documents import load_yaml
 from finetune_api.problems import InvalidManifest, parse_job

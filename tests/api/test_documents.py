@@ -1,6 +1,7 @@
 """YAML is read as Kubernetes reads it, and written so that Kubernetes reads the same."""
 
 import pytest
+
 from finetune_api.documents import InvalidManifest, dump_yaml, load_yaml
 
 

@@ -5,6 +5,7 @@ from datetime import date
 from typing import Any
 
 import pytest
+
 from finetune_api.identity import digest8, run_config, run_digest, run_id
 from finetune_api.job import FineTuneJob
 from finetune_api.settings import settings_of

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from finetune_api.job import FineTuneJob
 from pydantic import ValidationError
+
+from finetune_api.job import FineTuneJob
 from support.manifests import make_manifest
 
 

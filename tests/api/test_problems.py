@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from finetune_api.job import FineTuneJob
 from finetune_api.problems import InvalidManifest, Problem, explain, load_yaml, parse_job
-from pydantic import ValidationError
 from support.manifests import make_manifest
 
 

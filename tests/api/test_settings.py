@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from finetune_api.job import FineTuneJob
 from finetune_api.run import Setting
 from finetune_api.schema import Model, fields_of, nested_model

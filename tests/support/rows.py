@@ -13,7 +13,7 @@ def chat_row(number: int, prompt: str, answer: str, group: str | None = None) ->
 def echo_rows(count: int, seed: int = 0) -> list[Row]:
     """Ragged rows of a learnable task: name the urgency word that stands in the message."""
     rng = random.Random(seed)
-    words = "the patient has a fever and a cough since monday please book".split()
+    words = ["the", "patient", "has", "a", "fever", "and", "a", "cough", "since", "monday", "please", "book"]
     rows = []
     for number in range(1, count + 1):
         answer = rng.choice(["today", "week", "routine"])

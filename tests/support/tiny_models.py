@@ -12,10 +12,13 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LLAMA_CHAT = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
     "{% else %} {{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
 )
-WORDS = "the patient has a fever and a cough since monday please book routine dental cardiology today week 0 1 2 3 4 5 6 7"
+WORDS = (
+    "the patient has a fever and a cough since monday please book routine dental cardiology today week 0 1 2 3 4 5 6 7"
+)
 
 
 def make_tokenizer(chat: str | None, bos: bool) -> PreTrainedTokenizerFast:
@@ -25,7 +28,9 @@ def make_tokenizer(chat: str | None, bos: bool) -> PreTrainedTokenizerFast:
     core.decoder = decoders.ByteLevel()
     special = ["<s>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    core.train_from_iterator([WORDS] * 20, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet))
+    core.train_from_iterator(
+        [WORDS] * 20, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    )
     if bos:
         core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     tokenizer = PreTrainedTokenizerFast(

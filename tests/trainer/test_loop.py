@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from support.rows import echo_rows
-from support.training import encode_all, load_adapted, make_loop, never
 
 from finetune_trainer.batches import pack
 from finetune_trainer.checkpoint import Checkpoint
@@ -15,6 +13,8 @@ from finetune_trainer.errors import Diverged, Stopped
 from finetune_trainer.loop import Data
 from finetune_trainer.loss import token_losses
 from finetune_trainer.model import inference, snapshot, trainable
+from support.rows import echo_rows
+from support.training import encode_all, load_adapted, make_loop, never
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,9 @@ def test_packed_rows_give_the_losses_of_single_rows_computed_by_plain_transforme
 def test_accumulated_gradients_equal_those_of_one_big_batch(tiny_llama: Path) -> None:
     examples = encode_all(tiny_llama, echo_rows(7))
     whole = gradients(load_adapted(tiny_llama, dropout=0.0).float(), [pack(examples)])
-    parts = gradients(load_adapted(tiny_llama, dropout=0.0).float(), [pack(examples[:1]), pack(examples[1:3]), pack(examples[3:])])
+    parts = gradients(
+        load_adapted(tiny_llama, dropout=0.0).float(), [pack(examples[:1]), pack(examples[1:3]), pack(examples[3:])]
+    )
     for name, want in whole.items():
         torch.testing.assert_close(parts[name], want, rtol=1e-4, atol=1e-7)
     assert any(gradient.abs().max() > 0 for gradient in whole.values())
@@ -103,7 +105,13 @@ def test_a_signal_saves_and_the_next_attempt_ends_where_the_unbroken_run_does(ti
 
 
 def test_patience_survives_a_restart(tiny_llama: Path, data: Data) -> None:
-    training = {"learning_rate": 0.9, "early_stopping": {"patience": 2}, "epochs": 9, "max_epochs": 9, "max_grad_norm": 1000.0}
+    training = {
+        "learning_rate": 0.9,
+        "early_stopping": {"patience": 2},
+        "epochs": 9,
+        "max_epochs": 9,
+        "max_grad_norm": 1000.0,
+    }
     saved: list[Checkpoint] = []
     want = make_loop(load_adapted(tiny_llama), data, saved.append, **training).run(never())
     waiting = next(checkpoint for checkpoint in saved if checkpoint.state.validations_without_gain == 1)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from finetune_api.report import Manifest
 from finetune_trainer.manifest import sha256_file, verify, write_manifest
 from finetune_trainer.store import Store, open_store

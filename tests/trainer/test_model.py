@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.rows import echo_rows
-from support.tiny_models import write_tiny_model
-from support.training import encode_all, load_adapted, make_loop, never
 
 from finetune_trainer.batches import pack
 from finetune_trainer.errors import InvalidConfig, ModelNotLoadable
 from finetune_trainer.loop import Data
 from finetune_trainer.loss import token_losses
 from finetune_trainer.model import inference, load_base, merge, parameter_count, pick_device, save_adapter, trainable
+from support.rows import echo_rows
+from support.tiny_models import write_tiny_model
+from support.training import encode_all, load_adapted, make_loop, never
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,8 @@ def test_an_evaluation_before_training_leaves_the_gradients_alone(tiny_llama: Pa
                 token_losses(model, pack(example))
         token_losses(model, pack(example)).mean().backward()
         norms.append([parameter.grad.norm().item() for parameter in trainable(model).values()])
-    assert norms[0] == norms[1] and max(norms[0]) > 0
+    assert norms[0] == norms[1]
+    assert max(norms[0]) > 0
 
 
 def test_a_fresh_adapter_changes_nothing_and_can_be_switched_off(tiny_llama: Path) -> None:
@@ -59,7 +60,11 @@ def test_a_fresh_adapter_changes_nothing_and_can_be_switched_off(tiny_llama: Pat
 
 
 def test_all_linear_reaches_every_linear_layer_but_the_head(tiny_llama: Path) -> None:
-    adapted = {name.rsplit(".lora_A", 1)[0].rsplit(".", 1)[-1] for name in trainable(load_adapted(tiny_llama)) if "lora_A" in name}
+    adapted = {
+        name.rsplit(".lora_A", 1)[0].rsplit(".", 1)[-1]
+        for name in trainable(load_adapted(tiny_llama))
+        if "lora_A" in name
+    }
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 

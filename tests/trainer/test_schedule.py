@@ -1,6 +1,7 @@
 """The schedule as a table: when to validate, stop, extend, and how fast to learn."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -51,7 +52,9 @@ def test_the_extension_ends_with_the_first_validation_that_gains_nothing() -> No
 
 
 def test_a_gain_smaller_than_min_delta_does_not_count() -> None:
-    training = TrainingSpec(epochs=5, validations_per_epoch=1, early_stopping=EarlyStoppingSpec(patience=1, min_delta=0.1))
+    training = TrainingSpec(
+        epochs=5, validations_per_epoch=1, early_stopping=EarlyStoppingSpec(patience=1, min_delta=0.1)
+    )
     assert run([2.0, 1.95], training).best_step == 0
 
 
@@ -63,8 +66,9 @@ def test_validations_are_spread_over_the_epoch(per_epoch: int, want: set[int]) -
 def test_the_learning_rate_warms_up_decays_and_rests_at_the_floor() -> None:
     schedule = Schedule.of(TrainingSpec(epochs=10, max_epochs=20, warmup_ratio=0.1), 10)
     rates = [learning_rate(step, 1.0, schedule) for step in range(200)]
-    assert rates[0] == 0.1 and rates[9] == 1.0 and max(rates) == 1.0
-    assert all(later <= earlier for earlier, later in zip(rates[9:], rates[10:], strict=False))
+    assert rates[0] == 0.1
+    assert rates[9] == max(rates) == 1.0
+    assert all(later <= earlier for earlier, later in pairwise(rates[9:]))
     assert rates[100] == rates[199] == pytest.approx(FLOOR)
     assert rates[55] == pytest.approx(FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * 0.5)))
 
@@ -72,4 +76,6 @@ def test_the_learning_rate_warms_up_decays_and_rests_at_the_floor() -> None:
 def test_a_restart_changes_no_decision() -> None:
     training, state = TrainingSpec(epochs=2), State(step=4, validated_step=2)
     schedule = Schedule.of(training, 4)
-    assert next_action(state, schedule, training) == next_action(State(**state.__dict__), schedule, training) == "validate"
+    assert (
+        next_action(state, schedule, training) == next_action(State(**state.__dict__), schedule, training) == "validate"
+    )

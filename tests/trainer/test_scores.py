@@ -15,7 +15,15 @@ def test_exact_match(answer: str, reference: str, want: float) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "reference", "want"),
-    [("a b", "a b", 1), ("A, B!", "a b", 1), ("a", "a b", 2 / 3), ("a a", "a", 2 / 3), ("x", "a b", 0), ("", "a", 0), ("", "", 1)],
+    [
+        ("a b", "a b", 1),
+        ("A, B!", "a b", 1),
+        ("a", "a b", 2 / 3),
+        ("a a", "a", 2 / 3),
+        ("x", "a b", 0),
+        ("", "a", 0),
+        ("", "", 1),
+    ],
 )
 def test_token_f1(answer: str, reference: str, want: float) -> None:
     assert token_f1(answer, reference) == pytest.approx(want)

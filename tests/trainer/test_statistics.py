@@ -45,10 +45,9 @@ def test_rows_of_one_group_count_as_one_witness() -> None:
 
 
 def test_perplexity_is_the_exponential_of_the_mean_loss_per_token() -> None:
-    outcome = compare(
-        Paired("perplexity", False, [4.0, 8.0], [2.0, 4.0], [2.0, 4.0], ["a", "b"], exponential=True)
-    )
-    assert outcome.base == pytest.approx(math.exp(2)) and outcome.adapter == pytest.approx(math.exp(1))
+    outcome = compare(Paired("perplexity", False, [4.0, 8.0], [2.0, 4.0], [2.0, 4.0], ["a", "b"], exponential=True))
+    assert outcome.base == pytest.approx(math.exp(2))
+    assert outcome.adapter == pytest.approx(math.exp(1))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """Stores: what holds for folders and for a real S3 server alike."""
 
 import os
+import shutil
+import subprocess
+import sys
 import threading
 import uuid
 from pathlib import Path
 
 import pytest
+
 from finetune_trainer.errors import InvalidConfig, NotFound
 from finetune_trainer.store import Store, open_store
 from support.s3_server import S3Server
@@ -89,6 +93,29 @@ def test_of_many_creators_exactly_one_wins(store: Store) -> None:
 
     assert len(won) == 1
     assert store.read("attempt") == b"%d" % won[0]
+
+
+CREATE_TWICE = """
+import sys
+from finetune_trainer.store import open_store
+store = open_store(sys.argv[1])
+print(store.create("attempt", b"1"), store.create("attempt", b"2"), store.read("attempt"), len(store.list()))
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace plays the volume without hard links")
+@pytest.mark.parametrize("failure", ["EPERM", "EOPNOTSUPP", "ENOSYS"])
+def test_create_only_holds_on_a_volume_without_hard_links(tmp_path: Path, failure: str) -> None:
+    strace = ["strace", "-f", "-o", str(tmp_path / "log"), "-e", "trace=linkat", "-e", f"inject=linkat:error={failure}"]
+    done = subprocess.run(
+        [*strace, sys.executable, "-c", CREATE_TWICE, f"file://{tmp_path}/volume"],
+        capture_output=True,
+        text=True,
+    )
+    if done.stderr.startswith("strace:"):
+        pytest.skip("processes may not be traced here")
+    assert failure in (tmp_path / "log").read_text()
+    assert done.stdout == "True False b'1' 1\n"
 
 
 def test_a_missing_object_is_not_found_by_its_uri(store: Store, tmp_path: Path) -> None:

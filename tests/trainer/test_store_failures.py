@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from finetune_trainer.errors import NotFound, StorageError
 from finetune_trainer.store import Retries, open_store
+from support.hub_server import Hub, serve_hub
 from support.s3_server import S3Server
 
 IMPATIENT = Retries(times=3, seconds=3.0, first_wait=0.1, longest_wait=0.5)
@@ -145,6 +147,13 @@ def test_a_missing_bucket_is_named() -> None:
     for action in actions:
         with pytest.raises(NotFound, match="the bucket s3://no-such-bucket does not exist; create it"):
             action()
+
+
+def test_a_server_that_is_no_store_is_named(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
+    with serve_hub(Hub({})) as hub:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", hub.endpoint)
+        with pytest.raises(StorageError, match=rf"{hub.endpoint} does not know how to write .+AWS_ENDPOINT_URL name"):
+            open_store(bucket).check_writable()
 
 
 def test_a_server_killed_between_writes_ends_in_a_sentence_and_leaves_no_later_file(own_server: S3Server) -> None:

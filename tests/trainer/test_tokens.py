@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from support.rows import chat_row
-from support.tiny_models import CHATML, make_tokenizer
 
 from finetune_trainer.errors import InvalidConfig
 from finetune_trainer.rows import Message, Row
 from finetune_trainer.tokens import encode, load_tokenizer, prompt_ids
+from support.rows import chat_row
+from support.tiny_models import CHATML, make_tokenizer
 
 
 def taught_text(example, tokenizer) -> str:
@@ -73,7 +73,8 @@ def test_every_assistant_turn_is_taught() -> None:
 def test_a_template_that_forgets_the_end_of_turn_gets_one() -> None:
     tokenizer = make_tokenizer("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", False)
     example = encode(chat_row(1, "a", "today"), tokenizer)
-    assert example.ids[-1] == tokenizer.eos_token_id and example.supervised[-1]
+    assert example.ids[-1] == tokenizer.eos_token_id
+    assert example.supervised[-1]
 
 
 def test_a_template_that_rewrites_the_past_is_refused() -> None:
@@ -90,6 +91,8 @@ def test_a_model_without_a_chat_template_gets_prompt_answer_and_eos() -> None:
 
 
 def test_a_conversation_without_a_chat_template_is_refused() -> None:
-    row = Row(3, "g", tuple(Message(*turn) for turn in [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]))
-    with pytest.raises(InvalidConfig, match="Row 3 .* no chat template"):
+    row = Row(
+        3, "g", tuple(Message(*turn) for turn in [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")])
+    )
+    with pytest.raises(InvalidConfig, match=r"Row 3 .* no chat template"):
         encode(row, make_tokenizer(None, True))

@@ -1,7 +1,7 @@
 """Attention over packed rows: each row attends to itself only, without a dense mask and without padding.
 
-Registered with transformers under the name PACKED. On CUDA it is torch's variable-length kernel, elsewhere one SDPA
-call per row. Generation keeps transformers' own SDPA, which knows about padding and caches.
+Registered with transformers under the name PACKED. On CUDA it is torch's variable-length kernel; elsewhere the rows are
+padded for this one operation only. Generation keeps transformers' own SDPA, which knows about padding and caches.
 """
 
 import inspect
@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
@@ -28,7 +30,7 @@ def attend_packed(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    _mask: Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     boundaries: Tensor | None = None,
@@ -42,13 +44,14 @@ def attend_packed(
     wants more of its attention than this offers: a leak between rows must never go unnoticed.
     """
     if boundaries is None or ignored.get("softcap") is not None or ignored.get("s_aux") is not None:
-        raise ModelNotLoadable(f"{type(module).__name__} needs a kind of attention that packed training does not offer.")
+        raise ModelNotLoadable(
+            f"{type(module).__name__} needs a kind of attention that packed training does not offer."
+        )
     repeats = query.shape[1] // key.shape[1]
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if query.device.type == "cuda":
         return _attend_varlen(query, key, value, boundaries, longest, scaling, sliding_window, repeats), None
-    rows = zip(*(tensor.split(boundaries.diff().tolist()) for tensor in (query, key, value)), strict=True)
-    return torch.cat([_attend_row(*row, scaling, sliding_window, repeats) for row in rows]).unsqueeze(0), None
+    return _attend_padded(query, key, value, boundaries, scaling, sliding_window, repeats), None
 
 
 def _attend_varlen(
@@ -67,21 +70,26 @@ def _attend_varlen(
     if scaling is not None:
         options["scale"] = scaling
     query, key, value = (tensor.contiguous() for tensor in (query, key, value))
-    attended: Tensor = varlen_attn(query, key, value, boundaries, boundaries, longest, longest, **options)
+    attended = varlen_attn(query, key, value, boundaries, boundaries, longest, longest, **options)
+    assert isinstance(attended, Tensor)
     return attended.unsqueeze(0)
 
 
-def _attend_row(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, repeats: int
-) -> Tensor:
-    """One row, tokens first: query [tokens, heads, dim]; returns [tokens, heads, dim]."""
-    query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
-    tokens = query.shape[2]
-    mask = None if window is None or tokens <= window else _band(tokens, window, query.device)
+def _attend_padded(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scaling: float | None, window: int | None,
+    repeats: int,
+) -> Tensor:  # fmt: skip
+    """All rows in one call, each padded on the right, where causal attention never looks; shapes as above."""
+    lengths: list[int] = boundaries.diff().tolist()
+    query, key, value = (
+        pad_sequence(list(torch.split(tensor, lengths)), batch_first=True).transpose(1, 2)
+        for tensor in (query, key, value)
+    )
+    mask = None if window is None or max(lengths) <= window else _band(max(lengths), window, query.device)
     attended = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=repeats > 1
-    )
-    return attended[0].transpose(0, 1)
+    ).transpose(1, 2)
+    return torch.cat([row[:length] for row, length in zip(attended, lengths, strict=True)]).unsqueeze(0)
 
 
 def _band(tokens: int, window: int, device: torch.device) -> Tensor:
@@ -91,14 +99,16 @@ def _band(tokens: int, window: int, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def packed_attention(model: PreTrainedModel) -> Iterator[None]:
+def packed_attention(model: PeftModel) -> Iterator[None]:
     """Let the model attend within packed rows, then give it back its own attention."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(PACKED)
+    base = model.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    before = base.config._attn_implementation
+    base.set_attn_implementation(PACKED)
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        base.set_attn_implementation(before)
 
 
 AttentionInterface.register(PACKED, attend_packed)

@@ -1,5 +1,6 @@
 """What must be set in a process before torch and transformers are imported."""
 
+import logging
 import os
 import warnings
 
@@ -19,3 +20,5 @@ def settle_process() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", module=r"(transformers|peft|bitsandbytes|torch)\b")
+    # bitsandbytes warns at import that an optional kernel it would fetch from a hub is not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -112,9 +112,7 @@ def _samples(examples: Sequence[Example], base: Answers, adapter: Answers) -> li
     ]
 
 
-def _losses(
-    model: PeftModel, examples: Sequence[Example], budget: int, tick: Callable[[int], None]
-) -> list[float]:
+def _losses(model: PeftModel, examples: Sequence[Example], budget: int, tick: Callable[[int], None]) -> list[float]:
     """Summed negative log-likelihood of each example's taught tokens, nats."""
     losses = [0.0] * len(examples)
     for content, packed in pack_all(examples, budget):

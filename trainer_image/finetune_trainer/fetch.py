@@ -180,8 +180,6 @@ def _download_repository(
     except hub.RevisionNotFoundError as error:
         raise rejected(f"{uri} has no revision {revision}.") from error
     except hub.LocalEntryNotFoundError as error:
-        raise StorageError(
-            f"{uri} is not in the hub's cache on this machine, and the hub cannot be reached."
-        ) from error
-    except OSError as error:
-        raise StorageError(f"{uri} could not be downloaded: {str(error).splitlines()[0]}") from error
+        raise StorageError(f"{uri} is not in this machine's hub cache, and the hub cannot be reached.") from error
+    except Exception as error:  # the hub's client lets through what several libraries below it raise
+        raise StorageError(f"{uri} could not be downloaded: {str(error).partition(chr(10))[0]}") from error

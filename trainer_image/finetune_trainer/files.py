@@ -136,7 +136,7 @@ def _read_jsonl(path: Path, _name: str) -> Iterator[Entry]:
 def _parse_line(line: bytes) -> dict[str, Any] | str:
     """The object on one line, or what is wrong with it."""
     try:
-        text = line.decode()
+        text = line.decode().rstrip("\r\n")
         return _as_row(json.loads(text), _SURROGATE_ESCAPE.search(text) is not None)
     except UnicodeDecodeError as error:
         return f"not UTF-8 (byte {error.start + 1} of the line)"

@@ -49,7 +49,7 @@ class Loop:
         self.clock = Clock()
 
     def run(self, stop: threading.Event) -> State:
-        """Train to the end and leave the best weights in the model. Raises Stopped after saving, Diverged, OutOfMemory."""
+        """Train to the end; the best weights stay in the model. Raises Stopped after saving, Diverged, OutOfMemory."""
         self.model.train()
         try:
             while (action := next_action(self.state, self.schedule, self.training)) != "finish":
@@ -75,15 +75,16 @@ class Loop:
     def _step(self) -> None:
         """One optimiser step over `batch_size` rows, in as many forward passes as their tokens need."""
         training, step = self.training, self.state.step
-        rows = [self.data.train[i] for i in rows_of_step(len(self.data.train), training.batch_size, step, training.seed)]
+        rows = [
+            self.data.train[i] for i in rows_of_step(len(self.data.train), training.batch_size, step, training.seed)
+        ]
         packs = [packed for _, packed in pack_all(rows, training.micro_batch_tokens)]
-        rate = learning_rate(step, training.learning_rate, self.schedule)
-        self._set_rate(rate)
+        self._set_rate(learning_rate(step, training.learning_rate, self.schedule))
         # Dropout is a function of the seed and the step, so a resumed run needs no saved random state.
         torch.manual_seed(training.seed * 1_000_003 + step)
         loss = self._accumulate(packs)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), training.max_grad_norm)
-        self._require_finite(loss, float(norm), rate)
+        self._require_finite(loss, float(norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(len(row.ids) for row in rows)
@@ -102,7 +103,7 @@ class Loop:
         total = 0.0
         for packed in packs:
             loss = token_losses(self.model, packed).sum() / taught
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.item()
         return total
 
@@ -162,7 +163,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _require_finite(self, loss: float, norm: float, rate: float) -> None:
+    def _require_finite(self, loss: float, norm: float) -> None:
         if not math.isfinite(loss) or not math.isfinite(norm):
             what, value = ("training loss", loss) if not math.isfinite(loss) else ("gradient norm", norm)
             raise Diverged(self._divergence(what, value))

@@ -19,7 +19,7 @@ def token_losses(model: PeftModel, packed: Packed) -> Tensor:
     """
     device = next(model.parameters()).device
     boundaries = torch.tensor(packed.boundaries, dtype=torch.int32)
-    with autocast(model), packed_attention(model.get_base_model()):
+    with autocast(model), packed_attention(model):
         logits = model(
             input_ids=_row(packed.ids, device),
             position_ids=_row(packed.positions, device),

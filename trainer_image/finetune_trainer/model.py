@@ -1,14 +1,13 @@
 """The base model and its adapter: loading, quantising, attaching, saving."""
 
 import hashlib
-import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes
 import torch
+from bitsandbytes.nn.modules import Linear4bit
 from peft import (
     LoraConfig,
     PeftModel,
@@ -16,16 +15,14 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 
 from finetune_api.training import LoraSpec, MethodSpec, Quantization
 from finetune_trainer.errors import InvalidConfig, ModelNotLoadable
-
-# bitsandbytes warns at import that an optional kernel it would fetch from a hub is not installed; nothing is fetched.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def pick_device() -> torch.device:
@@ -65,7 +62,8 @@ def load_base(folder: Path, quantization: Quantization, device: torch.device) ->
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # loaders raise ValueError, OSError, RuntimeError, SafetensorError, KeyError ...
-        raise ModelNotLoadable(f"The model in {folder} cannot be loaded: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ModelNotLoadable(f"The model in {folder} cannot be loaded: {reason}") from error
     model.requires_grad_(False)
     _keep_trainable_layout(model)
     return model
@@ -76,10 +74,24 @@ def check_loadable(folder: Path) -> None:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        raise ModelNotLoadable(f"{folder / 'config.json'} is not a model configuration: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ModelNotLoadable(f"{folder / 'config.json'} is not a model configuration: {reason}") from error
     named = (getattr(config, "architectures", None) or ["a model without a named architecture"])[0]
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or "CausalLM" not in named and "LMHead" not in named:
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (
+        "CausalLM" not in named and "LMHead" not in named
+    ):
         raise ModelNotLoadable(f"{folder} holds {named}, which is not a causal language model. Name a text generator.")
+    _refuse_damaged_weights(folder)
+
+
+def _refuse_damaged_weights(folder: Path) -> None:
+    """Opening a weight file reads its header and compares it with the file's size."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError as error:
+            raise ModelNotLoadable(f"{file} is damaged ({error}). Download it again.") from error
 
 
 def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -101,7 +113,7 @@ def _keep_trainable_layout(model: nn.Module) -> None:
     Seen with bitsandbytes 0.50.2 on CPUs with AVX512-BF16: an evaluation before training silently ruins training.
     """
     for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
+        if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
 
 
@@ -109,6 +121,7 @@ def attach_lora(model: PreTrainedModel, lora: LoraSpec, seed: int) -> PeftModel:
     """Add float32 LoRA matrices; B is zero, so the adapted model starts out equal to the base. Raises InvalidConfig."""
     targets: str | list[str] = "all-linear" if lora.target_modules == ["all-linear"] else list(lora.target_modules)
     _refuse_output_head(model, targets)
+    _refuse_unknown_layers(model, targets)
     torch.manual_seed(seed)
     config = LoraConfig(
         r=lora.rank,
@@ -117,14 +130,7 @@ def attach_lora(model: PreTrainedModel, lora: LoraSpec, seed: int) -> PeftModel:
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    try:
-        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)  # type: ignore[arg-type]
-    except ValueError as error:
-        names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
-        raise InvalidConfig(
-            f"method.lora.targetModules: no layer of this model is called {', '.join(lora.target_modules)}. "
-            f"Its linear layers are {', '.join(names)}; all-linear takes them all."
-        ) from error
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     assert isinstance(adapted, PeftModel)
     return adapted
 
@@ -136,8 +142,18 @@ def _refuse_output_head(model: PreTrainedModel, targets: str | list[str]) -> Non
         raise InvalidConfig(f"method.lora.targetModules: {named[0]} is the output head, which cannot carry an adapter.")
 
 
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)
+def _refuse_unknown_layers(model: PreTrainedModel, targets: str | list[str]) -> None:
+    """PEFT itself is content when one of several names fits."""
+    head = model.get_output_embeddings()
+    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
+    named = targets if isinstance(targets, list) else []
+    wrong = [target for target in named if not any(f".{name}".endswith(f".{target}") for name in linear)]
+    if wrong:
+        known = sorted({name.rpartition(".")[2] for name in linear})
+        raise InvalidConfig(
+            f"method.lora.targetModules: no layer of this model is called {', '.join(wrong)}. "
+            f"Its linear layers are {', '.join(known)}; all-linear takes them all."
+        )
 
 
 def adapt(model: PreTrainedModel, method: MethodSpec, seed: int) -> PeftModel:
@@ -200,18 +216,19 @@ def merge(model: PeftModel) -> PreTrainedModel:
     weights as they were before quantisation, does not.
     """
     config, weights = model.peft_config["default"], get_peft_model_state_dict(model, save_embedding_layers=False)
-    base = model.unload()
+    base: Any = model.unload()
     if getattr(base, "is_quantized", False):
         base.dequantize()
     adapted = get_peft_model(base, config)
     set_peft_model_state_dict(adapted, weights)
-    merged: PreTrainedModel = adapted.merge_and_unload()
+    merged = adapted.merge_and_unload()
+    assert isinstance(merged, PreTrainedModel)
     return merged
 
 
 def parameter_count(model: nn.Module) -> int:
     """Parameters of the base as published, whatever they are stored as here."""
-    packed = {id(m.weight): 2 for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
+    packed = {id(m.weight): 2 for m in model.modules() if isinstance(m, Linear4bit)}
     return sum(p.numel() * packed.get(id(p), 1) for p in model.parameters() if not p.requires_grad)
 
 

@@ -88,9 +88,7 @@ def summarise(name: SplitName, examples: Sequence[Example]) -> SplitReport:
     )
 
 
-def _leave_out_long(
-    rows: Sequence[Row], tokenizer: Tokenizer, max_length: int
-) -> tuple[list[Example], list[LeftOut]]:
+def _leave_out_long(rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> tuple[list[Example], list[LeftOut]]:
     """Rows over the limit are left out whole: a cut answer would teach the model to stop anywhere."""
     examples = [encode(row, tokenizer) for row in rows]
     fitting = [example for example in examples if len(example.ids) <= max_length]

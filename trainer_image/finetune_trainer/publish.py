@@ -17,6 +17,7 @@ from finetune_trainer.tokens import Tokenizer
 
 GOLDEN_PROMPTS = 3
 WEIGHTS = "adapter_model.safetensors"
+SPEC = {"model", "dataset", "method", "training", "evaluation"}
 
 
 def write_adapter(folder: Path, model: PeftModel, tokenizer: Tokenizer, config: RunConfig, prepared: Prepared) -> None:
@@ -27,7 +28,7 @@ def write_adapter(folder: Path, model: PeftModel, tokenizer: Tokenizer, config: 
 
 
 def golden_prompts(prepared: Prepared) -> list[dict[str, object]]:
-    """A few held-out prompts with the ids they were evaluated with: a server that makes others of them is misconfigured."""
+    """A few held-out prompts with their ids: a server that makes other ids of them is misconfigured."""
     return [
         {
             "messages": [{"role": message.role, "content": message.content} for message in example.row.prompt],
@@ -75,7 +76,9 @@ def _manifest(config: RunConfig, report: Report) -> Manifest:
         attempt=outcome.attempt,
         digest=outcome.digest,
         created=report.created,
-        spec=config.model_dump(mode="json", by_alias=True, include={"model", "dataset", "method", "training", "evaluation"}),
+        spec=config.model_dump(
+            mode="json", by_alias=True, include={"model", "dataset", "method", "training", "evaluation"}
+        ),
         model_digest=report.model.digest,
         dataset_fingerprint=report.data.fingerprint,
         verdict=outcome.evaluation.verdict if outcome.evaluation else "Inconclusive",

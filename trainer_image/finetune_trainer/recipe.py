@@ -61,7 +61,9 @@ def run(config: RunConfig, session: Session) -> Report:
         with session.stage("train", "loading the model"):
             folder = fetch_model(config.model, session.cache)
             tokenizer = load_tokenizer(folder)
-            model = adapt(load_base(folder, config.method.quantization, pick_device()), config.method, config.training.seed)
+            model = adapt(
+                load_base(folder, config.method.quantization, pick_device()), config.method, config.training.seed
+            )
             described = describe_model(config, folder, model)
             trained = train(config, model, prepared, store, attempt, session)
         with session.stage("evaluate", "answering the held-out rows with base and adapter"):

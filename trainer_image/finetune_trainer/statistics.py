@@ -44,8 +44,13 @@ def compare(paired: Paired, seed: int = 0) -> MetricResult:
         np.bincount(member, weights=np.asarray(values, dtype=float), minlength=len(names))
         for values in (paired.base, paired.adapter, paired.weights)
     )
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    differences = _value(draws @ adapter, draws @ weights, paired) - _value(draws @ base, draws @ weights, paired)
+    draws: Array = (
+        np.random.default_rng(seed)
+        .multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+        .astype(float)
+    )
+    drawn_weights: Array = draws @ weights
+    differences = _value(draws @ adapter, drawn_weights, paired) - _value(draws @ base, drawn_weights, paired)
     tail = (1 - LEVEL) / 2 * 100
     low, high = np.percentile(differences, [tail, 100 - tail])
     before, after = (float(_value(total.sum(), weights.sum(), paired)) for total in (base, adapter))

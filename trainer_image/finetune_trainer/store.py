@@ -5,6 +5,7 @@ private certificate authority) and addresses S3 buckets by path, never by host n
 """
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,17 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from finetune_trainer.errors import InvalidConfig, NotFound
 from finetune_trainer.store_failures import explain
-
-if TYPE_CHECKING:
-    from obstore.store import BackoffConfig, ClientConfig, RetryConfig
 
 CONNECT_SECONDS = 5.0
 """How long a server may take to accept a connection."""
@@ -31,7 +28,10 @@ SILENCE_SECONDS = 30.0
 PART_BYTES = 5 * 2**20
 """Size of one part of a large upload; the least that S3 accepts, so that a slow line sends one in time."""
 PARTS_AT_ONCE = 2
-READ_BYTES = 8 * 2**20
+NO_HARD_LINKS = re.compile(r"rename file: (Operation not (permitted|supported)|Function not implemented)")
+"""How obstore's create-only write fails on volumes without hard links, such as SMB or FUSE mounts."""
+
+_BUCKETS: dict[str, type[S3Store | GCSStore | AzureStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,10 @@ class Store:
                 obstore.put(self.client, self._key(path), content, mode="create")
             except AlreadyExistsError:
                 return False
+            except GenericError as error:
+                if self.folder is None or not NO_HARD_LINKS.search(str(error)):
+                    raise
+                return _create_alone(self.folder / path, content)
         return True
 
     def read(self, path: str) -> bytes:
@@ -111,7 +115,7 @@ class Store:
     def stream(self, path: str) -> Iterator[bytes]:
         """The content of an object in pieces of a few MiB; a broken connection is taken up again. Raises NotFound."""
         with self._explaining(path):
-            for piece in obstore.get(self.client, self._key(path)).stream(min_chunk_size=READ_BYTES):
+            for piece in obstore.get(self.client, self._key(path)):
                 yield bytes(piece)
 
     def read_file(self, path: str, local: Path) -> None:
@@ -185,6 +189,8 @@ def open_store(uri: str, retries: Retries = RETRIES) -> Store:
     if scheme in ("file", "pvc"):
         folder = _claim_folder(uri, rest) if scheme == "pvc" else Path(os.path.abspath(rest))
         return Store(uri, LocalStore(), str(folder).strip("/"), folder)
+    if scheme not in _BUCKETS:
+        raise InvalidConfig(f"{scheme}:// is not a store; use s3://, gs://, az://, pvc:// or file://.")
     bucket, _, prefix = rest.partition("/")
     with _explaining(uri):
         return Store(uri, _open_bucket(scheme, bucket, retries), prefix, None)
@@ -192,7 +198,7 @@ def open_store(uri: str, retries: Retries = RETRIES) -> Store:
 
 def _claim_folder(uri: str, rest: str) -> Path:
     claim, _, path = rest.partition("/")
-    root = Path(os.environ.get("FINETUNE_PVC_ROOT", "/mnt/pvc")) / claim
+    root = Path(os.path.abspath(os.environ.get("FINETUNE_PVC_ROOT", "/mnt/pvc"))) / claim
     if ".." in Path(rest).parts:
         raise InvalidConfig(f'{uri} leaves its volume; write the path without "..".')
     if not root.is_dir():
@@ -201,29 +207,32 @@ def _claim_folder(uri: str, rest: str) -> Path:
 
 
 def _open_bucket(scheme: str, bucket: str, retries: Retries) -> ObjectStore:
-    client_options: ClientConfig = {
-        "allow_http": True,
-        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-        "read_timeout": timedelta(seconds=SILENCE_SECONDS),
-        "timeout": timedelta(days=1),
-    }
-    waits: BackoffConfig = {
-        "init_backoff": timedelta(seconds=retries.first_wait),
-        "max_backoff": timedelta(seconds=retries.longest_wait),
-    }
-    retry_config: RetryConfig = {
-        "max_retries": retries.times,
-        "retry_timeout": timedelta(seconds=retries.seconds),
-        "backoff": waits,
-    }
-    match scheme:
-        case "s3":
-            return S3Store(bucket, client_options=client_options, retry_config=retry_config)
-        case "gs":
-            return GCSStore(bucket, client_options=client_options, retry_config=retry_config)
-        case "az":
-            return AzureStore(bucket, client_options=client_options, retry_config=retry_config)
-    raise InvalidConfig(f"{scheme}:// is not a store; use s3://, gs://, az://, pvc:// or file://.")
+    return _BUCKETS[scheme](
+        bucket,
+        client_options={
+            "allow_http": True,
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "read_timeout": timedelta(seconds=SILENCE_SECONDS),
+            "timeout": timedelta(days=1),
+        },
+        retry_config={
+            "max_retries": retries.times,
+            "retry_timeout": timedelta(seconds=retries.seconds),
+            "backoff": {
+                "init_backoff": timedelta(seconds=retries.first_wait),
+                "max_backoff": timedelta(seconds=retries.longest_wait),
+            },
+        },
+    )
+
+
+def _create_alone(path: Path, content: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

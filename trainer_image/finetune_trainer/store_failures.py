@@ -24,6 +24,7 @@ _LOCAL_CAUSES = (
 
 _NO_BUCKET = "NoSuchBucket|InvalidBucketName|ContainerNotFound|specified (bucket|container) (does not|is not)"
 _REFUSED = r"status code: 40[13]\b|XAdminUserNotFound|InvalidAccessKeyId|AuthenticationFailed"
+_WRITING = r"performing (PUT|POST) "
 _REMOTE_CAUSES = (
     # Without credentials the client asks the cloud's own metadata service for some, and reports how that went.
     (
@@ -48,6 +49,10 @@ _REMOTE_CAUSES = (
         "error sending request|error decoding response body|[Tt]imed ?out",
         "{server} could not be reached{tries}; check the address, the server and the network",
     ),
+    (
+        f"{_WRITING}.+status code: 40[45]",
+        "{server} does not know how to write{code}; check that {variables} name the store and not some other server",
+    ),
 )
 
 
@@ -62,7 +67,7 @@ def explain(where: str, error: Exception) -> StorageError:
     if re.search(_NO_BUCKET, text):
         bucket = f"{scheme}://{rest.partition('/')[0]}"
         return NotFound(f"{where}: the bucket {bucket} does not exist; create it or correct the URI.")
-    if isinstance(error, FileNotFoundError) and not re.search(_REFUSED, text):
+    if isinstance(error, FileNotFoundError) and not re.search(f"{_REFUSED}|{_WRITING}", text):
         return NotFound(f"{where} does not exist.")
     return StorageError(f"{where}: {_cause(_REMOTE_CAUSES, text, **_particulars(scheme, text))}.")
 

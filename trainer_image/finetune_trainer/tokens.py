@@ -7,6 +7,7 @@ so an EOS that is also the padding token is still taught.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from finetune_trainer.errors import DataRejected, InvalidConfig
@@ -14,6 +15,9 @@ from finetune_trainer.rows import Message, Row
 
 Tokenizer = Any
 """A transformers tokenizer."""
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""One of these is there in nearly every model that has a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,17 @@ def load_tokenizer(folder: Any) -> Tokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raise bare Exception
-        raise ModelNotLoadable(f"The tokenizer in {folder} cannot be loaded: {error}") from error
+        raise ModelNotLoadable(_why_no_tokenizer(Path(folder), error)) from error
     if tokenizer.eos_token_id is None:
         raise ModelNotLoadable(f"The tokenizer in {folder} has no end-of-sequence token, so answers could never end.")
     return tokenizer
+
+
+def _why_no_tokenizer(folder: Path, error: Exception) -> str:
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        return f"{folder} holds no tokenizer ({' or '.join(TOKENIZER_FILES)}). Add the files of the model's tokenizer."
+    reason = str(error).partition("\n")[0]
+    return f"The tokenizer in {folder} cannot be loaded: {reason}. Download its files again."
 
 
 def encode(row: Row, tokenizer: Tokenizer) -> Example:
