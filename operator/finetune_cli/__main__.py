@@ -40,10 +40,9 @@ def validate(manifest: Manifest) -> None:
     """Check a manifest as the API server would.
 
     What is wrong is said in sentences, with what to write instead."""
-    from finetune_cli.local import read_job
+    from finetune_cli.local import validate_job
 
-    job = read_job(manifest)
-    typer.echo(f"{manifest}: FineTuneJob {job.metadata.namespace}/{job.metadata.name} is valid.")
+    validate_job(manifest)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from finetune_api.identity import digest8, run_config, run_digest, run_id
 from finetune_api.job import FineTuneJob, FineTuneJobStatus, RunStatus
 from finetune_api.problems import parse_job
 from finetune_api.report import Report
-from finetune_api.run import RunConfig
+from finetune_api.run import Progress, RunConfig
 from finetune_api.settings import settings_of
 from finetune_trainer.errors import InvalidConfig, NotFound, StorageError
 from finetune_trainer.fetch import fetch_dataset
@@ -42,9 +42,11 @@ def run_job(manifest: Path, output: str) -> None:
 def carry_out(config: RunConfig) -> Report:
     """Run with a live view, stopping cleanly on Ctrl-C and SIGTERM."""
     from finetune_cli.live import watching
-    from finetune_trainer.recipe import Session, run
 
     with watching(config) as tell, stopping_on_signals() as stop:
+        tell(Progress(stage="prepare", message="loading the libraries"))
+        from finetune_trainer.recipe import Session, run  # takes seconds: not before the person sees something
+
         return run(config, Session(cache_folder(), tell, stop, lambda: datetime.now(UTC)))
 
 
@@ -71,6 +73,12 @@ def status_of(report: Report) -> FineTuneJobStatus:
     )
 
 
+def validate_job(manifest: Path) -> None:
+    """Say that a manifest is valid. Raises InvalidConfig."""
+    job = read_job(manifest)
+    print(f"{name_of(manifest)}: FineTuneJob {job.metadata.namespace}/{job.metadata.name} is valid.")
+
+
 def plan_job(manifest: Path) -> None:
     """Show what a run would do."""
     from finetune_cli.tables import print_plan
@@ -83,7 +91,7 @@ def plan_job(manifest: Path) -> None:
 
 def read_job(manifest: Path) -> FineTuneJob:
     """Read and check a manifest. Raises InvalidConfig with every problem found."""
-    name = "standard input" if str(manifest) == "-" else str(manifest)
+    name = name_of(manifest)
     try:
         text = sys.stdin.read() if str(manifest) == "-" else manifest.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -93,6 +101,11 @@ def read_job(manifest: Path) -> FineTuneJob:
         return parse_job(load_yaml(text))
     except InvalidManifest as error:
         raise InvalidConfig(list_problems(name, error.problems)) from error
+
+
+def name_of(manifest: Path) -> str:
+    """What a person calls the manifest."""
+    return "standard input" if str(manifest) == "-" else str(manifest)
 
 
 def list_problems(name: str, problems: Sequence[Problem]) -> str:

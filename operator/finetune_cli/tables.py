@@ -46,7 +46,9 @@ def print_plan(job: FineTuneJob, settings: list[Setting], plan: Plan) -> None:
     _print_data(console, plan.data)
     facts = _facts()
     facts.add_row("steps", _steps(plan))
-    facts.add_row("parameters", f"{count(plan.shape.parameters)}, of which {count(plan.trained_parameters)} are trained")
+    facts.add_row(
+        "parameters", f"{count(plan.shape.parameters)}, of which {count(plan.trained_parameters)} are trained"
+    )
     facts.add_row("memory", _memory(plan))
     console.print(facts)
     table = _table("setting", "value", "from")
@@ -84,7 +86,8 @@ def _print_sample(console: Console, sample: Sample) -> None:
     answers = _facts()
     answers.add_row("reference", Text(_cut(sample.reference)))
     for name, answer in (("base", sample.base), ("adapter", sample.adapter)):
-        answers.add_row(name, Text(_cut(answer), style="green" if answer == sample.reference else ""))
+        style = "green" if answer == sample.reference else ""
+        answers.add_row(name, Text(_cut(answer), style=style) if answer else Text("(nothing)", style="dim"))
     console.print(Padding(answers, (0, 0, 1, 2)))
 
 

@@ -34,16 +34,18 @@ class Ended:
 def finetune(*arguments: str | Path, stdin: str = "") -> Ended:
     """Run `finetune` with these arguments, without a terminal."""
     out, err = io.StringIO(), io.StringIO()
-    argv = ["finetune", *map(str, arguments)]
-    with patch.object(sys, "argv", argv), patch.object(sys, "stdin", io.StringIO(stdin)):
-        with redirect_stdout(out), redirect_stderr(err):
-            code = _exit_code()
+    told = patch.object(sys, "argv", ["finetune", *map(str, arguments)])
+    typed = patch.object(sys, "stdin", io.StringIO(stdin))
+    with told, typed, redirect_stdout(out), redirect_stderr(err):
+        code = _exit_code()
     return Ended(code, out.getvalue(), err.getvalue())
 
 
 def make_job(model: Path, data: Path, store: Path, **spec: Any) -> dict[str, Any]:
     """A quick FineTuneJob as plain data; fields of `spec` replace those of QUICK."""
-    places = {name: {"uri": f"file://{path}"} for name, path in (("model", model), ("dataset", data), ("output", store))}
+    places = {
+        name: {"uri": f"file://{path}"} for name, path in (("model", model), ("dataset", data), ("output", store))
+    }
     return make_manifest({"name": "triage"}, **{**QUICK, **places, **spec})
 
 

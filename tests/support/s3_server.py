@@ -103,7 +103,7 @@ def find_binary() -> Path:
 
 def build_binary(target: Path) -> None:
     """Build versitygw with Go (some minutes the first time) and put it in place at once."""
-    go = shutil.which("go") or shutil.which("go", path=str(Path(sys.executable).parent))
+    go = shutil.which("go", path=str(Path(sys.executable).parent)) or shutil.which("go")
     if go is None:
         raise RuntimeError("The S3 tests need versitygw, or Go to build it: install one of them.")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,10 @@ from finetune_trainer.batches import pack
 from finetune_trainer.checkpoint import Checkpoint
 from finetune_trainer.errors import Diverged, Stopped
 from finetune_trainer.loop import Data
-from finetune_trainer.loss import token_losses
+from finetune_trainer.loss import sees_neighbours, token_losses
 from finetune_trainer.model import inference, snapshot, trainable
 from support.rows import echo_rows
+from support.tiny_models import write_tiny_model
 from support.training import encode_all, load_adapted, make_loop, never
 
 
@@ -105,20 +106,14 @@ def test_a_signal_saves_and_the_next_attempt_ends_where_the_unbroken_run_does(ti
 
 
 def test_patience_survives_a_restart(tiny_llama: Path, data: Data) -> None:
-    training = {
-        "learning_rate": 0.9,
-        "early_stopping": {"patience": 2},
-        "epochs": 9,
-        "max_epochs": 9,
-        "max_grad_norm": 1000.0,
-    }
+    stopping = {"epochs": 9, "max_epochs": 9, "early_stopping": {"patience": 3, "min_delta": 10}}
     saved: list[Checkpoint] = []
-    want = make_loop(load_adapted(tiny_llama), data, saved.append, **training).run(never())
-    waiting = next(checkpoint for checkpoint in saved if checkpoint.state.validations_without_gain == 1)
-    resumed = make_loop(load_adapted(tiny_llama), data, **training)
+    want = make_loop(load_adapted(tiny_llama), data, saved.append, **stopping).run(never())
+    assert want.step == 7  # the third validation after the one of the base: two an epoch of five steps
+    waiting = next(checkpoint for checkpoint in saved if checkpoint.state.validations_without_gain == 2)
+    resumed = make_loop(load_adapted(tiny_llama), data, **stopping)
     resumed.resume(waiting)
     assert resumed.run(never()) == want
-    assert want.step < 9 * 5
 
 
 def test_a_loss_that_is_no_number_ends_the_run_in_one_sentence(tiny_llama: Path, data: Data) -> None:
@@ -127,3 +122,26 @@ def test_a_loss_that_is_no_number_ends_the_run_in_one_sentence(tiny_llama: Path,
         next(iter(trainable(model).values())).fill_(float("inf"))
     with pytest.raises(Diverged, match=r"became (nan|inf) at step 1 .* Lower training.learningRate"):
         make_loop(model, data).run(never())
+
+
+def test_attention_models_keep_packed_rows_apart(tiny_llama: Path) -> None:
+    for quantization in ("none", "nf4", "int8"):
+        assert not sees_neighbours(load_adapted(tiny_llama, quantization))
+
+
+def test_a_model_that_mixes_tokens_outside_attention_is_noticed_and_trained_row_by_row(tmp_path: Path) -> None:
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    write_tiny_model(tmp_path)
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"], initializer_range=0.2,
+    )  # fmt: skip
+    Lfm2ForCausalLM(config).save_pretrained(tmp_path)
+    model = load_adapted(tmp_path)
+    assert sees_neighbours(model)
+    examples = encode_all(tmp_path, echo_rows(8))
+    loop = make_loop(model, Data(examples[:6], examples[6:]))
+    assert [len(packed.boundaries) for packed in loop.validation_packs] == [2, 2]
+    loop.run(never())

@@ -124,7 +124,7 @@ def test_damaged_weights_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_llama, tmp_path / "m")
     weights = tmp_path / "m" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelNotLoadable, match="cannot be loaded"):
+    with pytest.raises(ModelNotLoadable, match=r"model\.safetensors is damaged .+Download it again"):
         load_base(tmp_path / "m", "none", pick_device())
 
 
@@ -149,3 +149,8 @@ def test_sliding_window_rows_longer_than_the_window_match_plain_transformers(tmp
     torch.testing.assert_close(got, single, rtol=1e-5, atol=1e-5)
     taught = plain[torch.tensor(examples[0].supervised[1:])]
     torch.testing.assert_close(got[: len(taught)], taught, rtol=1e-5, atol=1e-5)
+
+
+def test_the_update_is_scaled_by_alpha_over_rank(tiny_llama: Path) -> None:
+    model = load_adapted(tiny_llama, rank=4, alpha=12)
+    assert model.get_base_model().model.layers[0].mlp.up_proj.scaling == {"default": 3.0}

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -133,17 +134,17 @@ from support.jobs import make_session
 from finetune_api.run import RunConfig
 from finetune_trainer.recipe import run
 
-run(RunConfig.model_validate_json(Path(sys.argv[1]).read_text()), make_session(Path(sys.argv[2]), lambda p: print(p.step, flush=True)))
+config = RunConfig.model_validate_json(Path(sys.argv[1]).read_text())
+run(config, make_session(Path(sys.argv[2]), lambda progress: print(progress.step, flush=True)))
 """
 
 
 def start(config: Any, tmp_path: Path) -> subprocess.Popen[str]:
     orders = tmp_path / "config.json"
     orders.write_text(config.model_dump_json(by_alias=True))
-    return subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(orders), str(tmp_path / "cache")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )  # fmt: skip
+    command = [sys.executable, "-c", KILLED, str(orders), str(tmp_path / "cache")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_losses(
@@ -240,3 +241,13 @@ def test_a_server_that_dies_while_training_ends_the_run_in_one_sentence_and_with
         assert run(config, make_session(tmp_path / "cache")).outcome.attempt == 2
     finally:
         server.stop()
+
+
+def test_a_run_on_local_files_opens_no_connection(
+    manifest: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[Any] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _self, address: attempts.append(address))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: attempts.append(address) or [])
+    run(make_config(manifest, tmp_path / "cache"), make_session(tmp_path / "cache"))
+    assert attempts == []

@@ -49,7 +49,7 @@ def attend_packed(
         )
     repeats = query.shape[1] // key.shape[1]
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if query.device.type == "cuda":
+    if query.device.type == "cuda" and query.dtype == torch.bfloat16:
         return _attend_varlen(query, key, value, boundaries, longest, scaling, sliding_window, repeats), None
     return _attend_padded(query, key, value, boundaries, scaling, sliding_window, repeats), None
 
@@ -79,17 +79,20 @@ def _attend_padded(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scaling: float | None, window: int | None,
     repeats: int,
 ) -> Tensor:  # fmt: skip
-    """All rows in one call, each padded on the right, where causal attention never looks; shapes as above."""
+    """All rows in one call, each padded on the right, where causal attention never looks; shapes as above.
+
+    In float32: more exact, and on CPUs twice as fast as the bfloat16 kernel.
+    """
     lengths: list[int] = boundaries.diff().tolist()
-    query, key, value = (
-        pad_sequence(list(torch.split(tensor, lengths)), batch_first=True).transpose(1, 2)
-        for tensor in (query, key, value)
-    )
+    dtype = query.dtype
+    rows = (list(torch.split(tensor.float(), lengths)) for tensor in (query, key, value))
+    query, key, value = (pad_sequence(row, batch_first=True).transpose(1, 2) for row in rows)
     mask = None if window is None or max(lengths) <= window else _band(max(lengths), window, query.device)
     attended = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=repeats > 1
     ).transpose(1, 2)
-    return torch.cat([row[:length] for row, length in zip(attended, lengths, strict=True)]).unsqueeze(0)
+    packed = torch.cat([row[:length] for row, length in zip(attended, lengths, strict=True)])
+    return packed.to(dtype).unsqueeze(0)
 
 
 def _band(tokens: int, window: int, device: torch.device) -> Tensor:

@@ -15,7 +15,7 @@ from finetune_api.training import TrainingSpec
 from finetune_trainer.batches import Packed, pack_all, rows_of_step, steps_per_epoch
 from finetune_trainer.checkpoint import Checkpoint
 from finetune_trainer.errors import Diverged, OutOfMemory, Stopped
-from finetune_trainer.loss import token_losses
+from finetune_trainer.loss import sees_neighbours, token_losses
 from finetune_trainer.model import inference, restore, snapshot, trainable
 from finetune_trainer.schedule import Schedule, State, learning_rate, next_action, validated
 from finetune_trainer.tokens import Example
@@ -38,7 +38,8 @@ class Loop:
     def __init__(self, model: PeftModel, data: Data, training: TrainingSpec, report: Report, save: Save) -> None:
         self.model, self.data, self.training, self.report, self.save = model, data, training, report, save
         self.schedule = Schedule.of(training, steps_per_epoch(len(data.train), training.batch_size))
-        self.validation_packs = [packed for _, packed in pack_all(data.validation, training.micro_batch_tokens)]
+        self.budget = pack_budget(model, training)
+        self.validation_packs = [packed for _, packed in pack_all(data.validation, self.budget)]
         self.parameters = trainable(model)
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=training.learning_rate, weight_decay=training.weight_decay
@@ -78,7 +79,7 @@ class Loop:
         rows = [
             self.data.train[i] for i in rows_of_step(len(self.data.train), training.batch_size, step, training.seed)
         ]
-        packs = [packed for _, packed in pack_all(rows, training.micro_batch_tokens)]
+        packs = [packed for _, packed in pack_all(rows, self.budget)]
         self._set_rate(learning_rate(step, training.learning_rate, self.schedule))
         # Dropout is a function of the seed and the step, so a resumed run needs no saved random state.
         torch.manual_seed(training.seed * 1_000_003 + step)
@@ -189,6 +190,11 @@ class Loop:
                 eta_seconds=self.clock.seconds_per_step * (end - state.step) if self.clock.steps else None,
             )
         )
+
+
+def pack_budget(model: PeftModel, training: TrainingSpec) -> int:
+    """Most tokens in one forward pass; so few that every row travels alone where the model cannot keep rows apart."""
+    return 1 if sees_neighbours(model) else training.micro_batch_tokens
 
 
 class Clock:

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune_trainer.attention import packed_attention
-from finetune_trainer.batches import Packed
+from finetune_trainer.batches import Packed, pack
 from finetune_trainer.model import autocast
+from finetune_trainer.rows import Row
+from finetune_trainer.tokens import Example
 
 
 def token_losses(model: PeftModel, packed: Packed) -> Tensor:
@@ -29,6 +31,33 @@ def token_losses(model: PeftModel, packed: Packed) -> Tensor:
             use_cache=False,
         ).logits[0]
     return F.cross_entropy(logits.float(), _row(packed.targets, device)[0], reduction="none")
+
+
+def sees_neighbours(model: PeftModel) -> bool:
+    """Whether a row depends on the row packed before it, which must never be.
+
+    Attention keeps rows apart, but models that also mix tokens by convolutions or state spaces do not know about
+    packing. So it is measured: the gradient of one row's losses by the embeddings of its neighbour is zero, or it leaks.
+    """
+    neighbour, probe = _probe_row(range(11, 31)), _probe_row(range(3, 11))
+    embedded: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        embedded.append(output.detach().requires_grad_())
+        return embedded[0]
+
+    handle = model.get_input_embeddings().register_forward_hook(keep)
+    try:
+        with model.disable_adapter():
+            losses = token_losses(model, pack([neighbour, probe]))
+    finally:
+        handle.remove()
+    (gradient,) = torch.autograd.grad(losses[-probe.taught :].sum(), embedded)
+    return bool(gradient[:, : len(neighbour.ids)].any())
+
+
+def _probe_row(ids: Sequence[int]) -> Example:
+    return Example(Row(0, "probe"), tuple(ids), (False, *[True] * (len(ids) - 1)), 0)
 
 
 def _row(values: Sequence[int], device: torch.device) -> Tensor:

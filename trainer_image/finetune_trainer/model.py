@@ -205,7 +205,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelNotLoadable(f"The adapter in {folder} does not fit the base model: {error}") from error
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])  # one more line for every layer
+        raise ModelNotLoadable(f"The adapter in {folder} does not fit the base model: {reason}") from error
     return adapted
 
 

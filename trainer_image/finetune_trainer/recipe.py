@@ -18,7 +18,7 @@ from finetune_trainer.checkpoint import Checkpoint, latest_checkpoint, remove_ch
 from finetune_trainer.errors import Stopped
 from finetune_trainer.evaluate import Comparison, evaluate
 from finetune_trainer.fetch import fetch_model
-from finetune_trainer.loop import Data, Loop
+from finetune_trainer.loop import Data, Loop, pack_budget
 from finetune_trainer.model import adapt, load_base, parameter_count, pick_device, trainable, weights_digest
 from finetune_trainer.page import verdict_sentence
 from finetune_trainer.prepare import Prepared, load_prepared, prepare, save_prepared
@@ -111,7 +111,7 @@ def judge(
     config: RunConfig, model: PeftModel, tokenizer: Tokenizer, prepared: Prepared, session: Session
 ) -> Comparison:
     """Read the test split for the first time: base and adapter on the same rows."""
-    budget = config.training.micro_batch_tokens
+    budget = pack_budget(model, config.training)
     return evaluate(model, tokenizer, prepared.splits["test"], config.evaluation, budget, session.tell, session.stop)
 
 

@@ -19,6 +19,7 @@ _LOCAL_CAUSES = (
         "permission denied; change the owner or the permissions of the folder, or choose another place",
     ),
     ("Not a directory|File exists", "a file is where a folder is needed; move it away or choose another place"),
+    ("Unable to create dir", "the folder cannot be created; check the path or choose another place"),
     ("Is a directory", "a folder is where a file is needed; move it away or choose another place"),
 )
 

@@ -59,7 +59,7 @@ def load_tokenizer(folder: Any) -> Tokenizer:
 
 def _why_no_tokenizer(folder: Path, error: Exception) -> str:
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
-        return f"{folder} holds no tokenizer ({' or '.join(TOKENIZER_FILES)}). Add the files of the model's tokenizer."
+        return f"{folder} holds no tokenizer (such as {TOKENIZER_FILES[0]}). Add the files of the model's tokenizer."
     reason = str(error).partition("\n")[0]
     return f"The tokenizer in {folder} cannot be loaded: {reason}. Download its files again."
 
