@@ -9,7 +9,9 @@ from rich.text import Text
 from finetune_api.job import FineTuneJob
 from finetune_api.report import DataReport, Report, Sample
 from finetune_api.run import EvaluationOutcome, Setting
-from finetune_trainer.page import (
+from finetune_trainer.plan import Plan
+from finetune_trainer.store import Store
+from finetune_trainer.wording import (
     byte_size,
     count,
     counted,
@@ -18,8 +20,6 @@ from finetune_trainer.page import (
     metric_value,
     verdict_sentence,
 )
-from finetune_trainer.plan import Plan
-from finetune_trainer.store import Store
 
 SAMPLES = 4
 SAMPLE_LETTERS = 300

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from finetune_api.run import Progress
 from finetune_trainer.batches import pack
 from finetune_trainer.checkpoint import Checkpoint
 from finetune_trainer.errors import Diverged, Stopped
@@ -116,11 +117,11 @@ def test_patience_survives_a_restart(tiny_llama: Path, data: Data) -> None:
     assert resumed.run(never()) == want
 
 
-def test_a_loss_that_is_no_number_ends_the_run_in_one_sentence(tiny_llama: Path, data: Data) -> None:
+def test_a_model_that_yields_no_numbers_is_blamed_before_training(tiny_llama: Path, data: Data) -> None:
     model = load_adapted(tiny_llama)
     with torch.no_grad():
         next(iter(trainable(model).values())).fill_(float("inf"))
-    with pytest.raises(Diverged, match=r"became (nan|inf) at step 1 .* Lower training.learningRate"):
+    with pytest.raises(Diverged, match=r"is (nan|inf) before the first optimiser step"):
         make_loop(model, data).run(never())
 
 
@@ -145,3 +146,15 @@ def test_a_model_that_mixes_tokens_outside_attention_is_noticed_and_trained_row_
     loop = make_loop(model, Data(examples[:6], examples[6:]))
     assert [len(packed.boundaries) for packed in loop.validation_packs] == [2, 2]
     loop.run(never())
+
+
+def test_a_loss_that_blows_up_while_training_says_so_with_the_step(tiny_llama: Path, data: Data) -> None:
+    loop = make_loop(load_adapted(tiny_llama), data)
+
+    def poison(progress: Progress) -> None:
+        if progress.step == 3:
+            next(iter(loop.parameters.values())).data.fill_(float("nan"))
+
+    loop.report = poison
+    with pytest.raises(Diverged, match=r"became nan at step 4 of 10. Lower training.learningRate \(now 0.005\)"):
+        loop.run(never())

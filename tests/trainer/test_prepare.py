@@ -33,9 +33,7 @@ def test_rows_over_max_length_are_left_out_whole_and_counted_never_cut(tiny_qwen
         assert tokenizer.decode(example.ids).rstrip().endswith(f"{example.row.answer}<|im_end|>")
 
 
-def test_rows_that_are_all_too_long_are_refused_with_the_length_that_would_do(
-    tiny_qwen: Path, tmp_path: Path
-) -> None:
+def test_rows_that_are_all_too_long_are_refused_with_the_length_that_would_do(tiny_qwen: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DataRejected, match=r"All 20 rows are longer than training.maxLength \(16 tokens\); the shortest has \d+"
     ):

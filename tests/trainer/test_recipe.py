@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from finetune_api.report import Manifest, Report
-from finetune_api.run import Progress
-from finetune_trainer.errors import RunError, Stopped
+from finetune_api.run import ExitCode, Progress
+from finetune_trainer.errors import OutOfMemory, RunError, Stopped
 from finetune_trainer.manifest import verify
 from finetune_trainer.recipe import run
 from finetune_trainer.store import Store, open_store
@@ -251,3 +252,20 @@ def test_a_run_on_local_files_opens_no_connection(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: attempts.append(address) or [])
     run(make_config(manifest, tmp_path / "cache"), make_session(tmp_path / "cache"))
     assert attempts == []
+
+
+def test_a_failed_allocation_ends_with_what_to_lower_and_the_run_can_go_on(
+    manifest: dict[str, Any], unbroken: tuple[Any, Any], tmp_path: Path
+) -> None:
+    config = make_config(manifest, tmp_path / "cache")
+
+    def exhaust(progress: Progress) -> None:
+        if progress.step == 15:
+            torch.empty(2**60)  # a real failure: no machine has an exbibyte
+
+    with pytest.raises(OutOfMemory, match=r"Lower training\.microBatchTokens") as caught:
+        run(config, make_session(tmp_path / "cache", exhaust))
+    assert caught.value.code == ExitCode.OUT_OF_MEMORY
+    assert not store_of(config).exists("manifest.json")
+    assert run(config, make_session(tmp_path / "cache")).training.resumed_from == 12
+    assert curve(config) == unbroken

@@ -8,13 +8,11 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from finetune_api.report import Report
-from finetune_trainer.page import (
-    METRIC_LABELS,
-    QUANTIZATION_LABELS,
+from finetune_trainer.page import METRIC_LABELS, QUANTIZATION_LABELS, labelled
+from finetune_trainer.wording import (
     byte_size,
     count,
     counted,
-    labelled,
     metric_difference,
     metric_interval,
     metric_value,

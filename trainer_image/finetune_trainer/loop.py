@@ -14,7 +14,7 @@ from finetune_api.run import Progress
 from finetune_api.training import TrainingSpec
 from finetune_trainer.batches import Packed, pack_all, rows_of_step, steps_per_epoch
 from finetune_trainer.checkpoint import Checkpoint
-from finetune_trainer.errors import Diverged, OutOfMemory, Stopped
+from finetune_trainer.errors import Diverged, Stopped
 from finetune_trainer.loss import sees_neighbours, token_losses
 from finetune_trainer.model import inference, restore, snapshot, trainable
 from finetune_trainer.schedule import Schedule, State, learning_rate, next_action, validated
@@ -50,7 +50,7 @@ class Loop:
         self.clock = Clock()
 
     def run(self, stop: threading.Event) -> State:
-        """Train to the end; the best weights stay in the model. Raises Stopped after saving, Diverged, OutOfMemory."""
+        """Train to the end; the best weights stay in the model. Raises Stopped after saving, Diverged."""
         self.model.train()
         try:
             while (action := next_action(self.state, self.schedule, self.training)) != "finish":
@@ -64,11 +64,6 @@ class Loop:
         except Stopped as stopped:
             self._save()
             raise Stopped(f"Stopped after step {self.state.step}; run again to go on from there.") from stopped
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(
-                f"A forward pass of up to {self.training.micro_batch_tokens} tokens does not fit the device. "
-                "Lower training.microBatchTokens; the result stays the same."
-            ) from error
         self._save()
         restore(self.model, self.best)
         return self.state
@@ -170,6 +165,11 @@ class Loop:
             raise Diverged(self._divergence(what, value))
 
     def _divergence(self, what: str, value: float) -> str:
+        if self.state.step == 0:
+            return (
+                f"The {what} is {value} before the first optimiser step, so training is not the cause: the base "
+                "model's weights hold values that are no numbers, or overflow. Check or replace the model."
+            )
         return (
             f"The {what} became {value} at step {self.state.step + 1} of {self.schedule.planned_steps}. "
             f"Lower training.learningRate (now {self.training.learning_rate:g}) or look at the rows of the report."

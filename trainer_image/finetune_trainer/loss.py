@@ -37,7 +37,7 @@ def sees_neighbours(model: PeftModel) -> bool:
     """Whether a row depends on the row packed before it, which must never be.
 
     Attention keeps rows apart, but models that also mix tokens by convolutions or state spaces do not know about
-    packing. So it is measured: the gradient of one row's losses by the embeddings of its neighbour is zero, or it leaks.
+    packing. So it is measured: the gradient of one row's losses by its neighbour's embeddings is zero, or they leak.
     """
     neighbour, probe = _probe_row(range(11, 31)), _probe_row(range(3, 11))
     embedded: list[Tensor] = []

@@ -15,13 +15,13 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from finetune_api.training import LoraSpec, MethodSpec, Quantization
+from finetune_trainer.architecture import check_loadable
 from finetune_trainer.errors import InvalidConfig, ModelNotLoadable
 
 
@@ -35,6 +35,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed, on a card or in main memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def autocast(model: nn.Module) -> AbstractContextManager[Any]:
@@ -59,39 +64,14 @@ def load_base(folder: Path, quantization: Quantization, device: torch.device) ->
             use_safetensors=True,
             trust_remote_code=False,
         )
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # loaders raise ValueError, OSError, RuntimeError, SafetensorError, KeyError ...
+        if is_out_of_memory(error):
+            raise
         reason = str(error).partition("\n")[0]
         raise ModelNotLoadable(f"The model in {folder} cannot be loaded: {reason}") from error
     model.requires_grad_(False)
     _keep_trainable_layout(model)
     return model
-
-
-def check_loadable(folder: Path) -> None:
-    """Refuse what is not a causal language model before reading gigabytes. Raises ModelNotLoadable."""
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelNotLoadable(f"{folder / 'config.json'} is not a model configuration: {reason}") from error
-    named = (getattr(config, "architectures", None) or ["a model without a named architecture"])[0]
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or (
-        "CausalLM" not in named and "LMHead" not in named
-    ):
-        raise ModelNotLoadable(f"{folder} holds {named}, which is not a causal language model. Name a text generator.")
-    _refuse_damaged_weights(folder)
-
-
-def _refuse_damaged_weights(folder: Path) -> None:
-    """Opening a weight file reads its header and compares it with the file's size."""
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, "pt"):
-                pass
-        except SafetensorError as error:
-            raise ModelNotLoadable(f"{file} is damaged ({error}). Download it again.") from error
 
 
 def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:

@@ -3,17 +3,28 @@
 import math
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from finetune_api.report import LeftOut, Report, TrainingReport
-from finetune_api.run import EvaluationOutcome, MetricResult, Verdict
+from finetune_api.run import EvaluationOutcome, MetricResult
 from finetune_api.training import MetricName
-from finetune_trainer.charts import MINUS, Mark, Part, Reading, Series, forest_row, line_chart, nice_ticks, stacked_bar
+from finetune_trainer.charts import Mark, Part, Reading, Series, forest_row, line_chart, nice_ticks, stacked_bar
 from finetune_trainer.scores import exact_match
-from finetune_trainer.statistics import verdict
+from finetune_trainer.wording import (
+    byte_size,
+    count,
+    counted,
+    decimal,
+    duration,
+    metric_difference,
+    metric_interval,
+    metric_value,
+    moment,
+    reading,
+    verdict_sentence,
+)
 
 MOST_CHARACTERS = 1500
 """Characters of one text on the page."""
@@ -47,118 +58,6 @@ def render_page(report: Report) -> str:
             warnings=list(dict.fromkeys([*report.warnings, *report.data.warnings])),
         )
     )
-
-
-def count(number: int) -> str:
-    """1234567 as 1,234,567."""
-    return f"{number:,}"
-
-
-def counted(number: int, thing: str) -> str:
-    """1 row, 1,234 rows."""
-    return f"{count(number)} {thing}{'' if number == 1 else 's'}"
-
-
-def byte_size(size: int) -> str:
-    """Bytes in the largest binary unit that leaves at least 1: 13.2 MiB."""
-    power = 0 if size < 1024 else min(4, int(math.log2(size) / 10))
-    return f"{size:,} bytes" if power == 0 else f"{size / 1024**power:,.1f} {'KMGT'[power - 1]}iB"
-
-
-def duration(seconds: float) -> str:
-    """0.8 s, 31 s, 2 min 31 s, 8 h 5 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    return f"{minutes // 60:,} h {minutes % 60} min"
-
-
-def decimal(number: float, digits: int = 1) -> str:
-    """1234.56 as 1,234.6; what is no number is called undefined."""
-    return f"{number:,.{digits}f}" if math.isfinite(number) else _not_finite(number)
-
-
-def percent(fraction: float) -> str:
-    """0.875 as 87.5 %."""
-    return f"{decimal(100 * fraction)} %"
-
-
-def _not_finite(number: float) -> str:
-    return "undefined" if math.isnan(number) else "∞" if number > 0 else f"{MINUS}∞"
-
-
-def moment(iso: str) -> str:
-    """An ISO 8601 time, in UTC where it names no zone, as 23 November 2026, 14:02 UTC."""
-    at = datetime.fromisoformat(iso)
-    at = at.astimezone(UTC) if at.tzinfo else at
-    return f"{at.day} {at:%B %Y, %H:%M} UTC"
-
-
-def metric_value(metric: MetricName, value: float) -> str:
-    """A value of a metric: a percentage, or a perplexity with two decimals."""
-    return decimal(value, 2) if metric == "perplexity" else percent(value)
-
-
-def metric_difference(metric: MetricName, value: float) -> str:
-    """A difference with its sign: percentage points, or perplexity."""
-    return signed(value, 2) if metric == "perplexity" else signed(100 * value, 1)
-
-
-def metric_interval(metric: MetricResult) -> str:
-    """The confidence interval as [+75.0, +100.0]."""
-    low, high = (metric_difference(metric.name, bound) for bound in metric.ci)
-    return f"[{low}, {high}]"
-
-
-def signed(value: float, digits: int) -> str:
-    """A number with its sign; one that would round to zero keeps one digit, so that it never passes for zero."""
-    if not math.isfinite(value):
-        return ("+" if value > 0 else "") + _not_finite(value)
-    text = f"{value:+,.{digits}f}" if abs(value) >= 0.5 * 10**-digits else f"{value:+.1g}"
-    return text.replace("-", MINUS, 1) if value else f"{0:.{digits}f}"
-
-
-def reading(metric: MetricResult) -> Reading:
-    """What the interval says, by the rule that the verdict follows."""
-    readings: dict[Verdict, Reading] = {"Passed": "better", "Failed": "worse", "Inconclusive": "unclear"}
-    return readings[verdict(metric)]
-
-
-def verdict_sentence(evaluation: EvaluationOutcome) -> str:
-    """What the primary metric says, for somebody who reads one sentence."""
-    metric = next(m for m in evaluation.metrics if m.name == evaluation.primary_metric)
-    return f"{_scores(metric)} {_conclusion(metric)}"
-
-
-def _scores(metric: MetricResult) -> str:
-    rows = counted(metric.n, "held-out row")
-    base, adapter = metric_value(metric.name, metric.base), metric_value(metric.name, metric.adapter)
-    match metric.name:
-        case "exactMatch":
-            right, before = round(metric.adapter * metric.n), round(metric.base * metric.n)
-            return f"The adapter answers {count(right)} of {rows} exactly; the base model {before:,} of {metric.n:,}."
-        case "tokenF1":
-            return (
-                f"On {rows}, the adapter's answers overlap the reference answers by {adapter} (token F1); "
-                f"the base model's by {base}."
-            )
-        case "perplexity":
-            return f"On {rows}, the adapter has a perplexity of {adapter}; the base model {base} (lower is better)."
-
-
-def _conclusion(metric: MetricResult) -> str:
-    if any(map(math.isnan, metric.ci)):
-        return "The difference has no 95 % interval, so this run does not show which is better."
-    ends = {
-        "better": ", so the adapter is better.",
-        "worse": ", so the adapter is worse.",
-        "unclear": ", which includes zero, so this run does not show which is better.",
-    }
-    unit = "" if metric.name == "perplexity" else " points"
-    difference = f"{metric_difference(metric.name, metric.difference)}{unit}"
-    return f"The difference, {difference}, has a 95 % interval of {metric_interval(metric)}{ends[reading(metric)]}"
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,15 @@
 """What a run would do, without doing it: rows, steps, memory, and what looks unwise."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from finetune_api.memory import MemoryEstimate, ModelShape, estimate_memory
 from finetune_api.report import DataReport
 from finetune_api.run import RunConfig
 from finetune_api.training import MethodSpec, TrainingSpec
+from finetune_trainer.architecture import check_loadable, read_shape
 from finetune_trainer.batches import steps_per_epoch
-from finetune_trainer.errors import ModelNotLoadable
 from finetune_trainer.fetch import fetch_model
 from finetune_trainer.prepare import Prepared, prepare
 from finetune_trainer.schedule import Schedule
@@ -36,7 +33,9 @@ class Plan:
 def make_plan(config: RunConfig, cache: Path) -> Plan:
     """Read the data and the headers of the weights; write nothing. Raises RunError."""
     prepared = prepare(config, cache)
-    shape = read_shape(fetch_model(config.model, cache))
+    folder = fetch_model(config.model, cache)
+    check_loadable(folder)
+    shape = read_shape(folder)
     schedule = Schedule.of(config.training, steps_per_epoch(len(prepared.splits["train"]), config.training.batch_size))
     tokens, taught = largest_pass(prepared, config.training)
     rank = config.method.lora.rank
@@ -73,28 +72,3 @@ def largest_pass(prepared: Prepared, training: TrainingSpec) -> tuple[int, int]:
     tokens = max(longest[0], min(sum(longest), training.micro_batch_tokens))
     share = sum(row.taught for row in rows) / sum(len(row.ids) for row in rows)
     return tokens, math.ceil(tokens * share)
-
-
-def read_shape(folder: Path) -> ModelShape:
-    """Shapes from the headers of the safetensors files. Raises ModelNotLoadable."""
-    linear: list[tuple[int, int]] = []
-    other, vocabulary = 0, 0
-    for name, shape in _tensors(folder):
-        is_table = any(part in name for part in ("embed", "lm_head", "wte", "wpe"))
-        if is_table:
-            vocabulary = max(vocabulary, shape[0])
-        if len(shape) == 2 and not is_table:
-            linear.append((shape[0], shape[1]))
-        else:
-            other += math.prod(shape)
-    return ModelShape(tuple(linear), other, vocabulary)
-
-
-def _tensors(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    """Name and shape of every tensor, from the headers alone."""
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, "np") as weights:
-                yield from [(name, weights.get_slice(name).get_shape()) for name in weights.keys()]  # noqa: SIM118
-        except SafetensorError as error:
-            raise ModelNotLoadable(f"{file} is damaged ({error}). Download it again.") from error

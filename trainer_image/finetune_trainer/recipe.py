@@ -15,17 +15,25 @@ from finetune_api.report import ModelReport, Report, TrainingReport
 from finetune_api.run import ExitCode, Progress, RunConfig, RunReport, Stage, StoredAdapter
 from finetune_trainer.attempts import Attempt, claim
 from finetune_trainer.checkpoint import Checkpoint, latest_checkpoint, remove_checkpoints, save_checkpoint
-from finetune_trainer.errors import Stopped
+from finetune_trainer.errors import OutOfMemory, Stopped
 from finetune_trainer.evaluate import Comparison, evaluate
 from finetune_trainer.fetch import fetch_model
 from finetune_trainer.loop import Data, Loop, pack_budget
-from finetune_trainer.model import adapt, load_base, parameter_count, pick_device, trainable, weights_digest
-from finetune_trainer.page import verdict_sentence
+from finetune_trainer.model import (
+    adapt,
+    is_out_of_memory,
+    load_base,
+    parameter_count,
+    pick_device,
+    trainable,
+    weights_digest,
+)
 from finetune_trainer.prepare import Prepared, load_prepared, prepare, save_prepared
 from finetune_trainer.publish import promote, publish, stored_adapter, write_adapter
 from finetune_trainer.record import training_report, versions, warn
 from finetune_trainer.store import Store, open_store
 from finetune_trainer.tokens import Tokenizer, load_tokenizer
+from finetune_trainer.wording import verdict_sentence
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ def run(config: RunConfig, session: Session) -> Report:
     job = open_store(config.output_uri).under(config.job_path)
     store = job.under(f"runs/{config.run_id}")
     job.check_writable()
-    with claim(store) as attempt:
+    with claim(store) as attempt, within_memory(config):
         with session.stage("prepare", "reading and dividing the data"):
             prepared = prepare_once(config, store, session.cache)
         with session.stage("train", "loading the model"):
@@ -78,6 +86,21 @@ def run(config: RunConfig, session: Session) -> Report:
             promote(job, report)
             remove_checkpoints(store)
     return report
+
+
+@contextmanager
+def within_memory(config: RunConfig) -> Iterator[None]:
+    """Turn a failed allocation into a sentence. Raises OutOfMemory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"A forward pass of up to {config.training.micro_batch_tokens} tokens, or the model itself, does not fit "
+            "the device. Lower training.microBatchTokens: the result stays the same, and the run goes on from its last "
+            "checkpoint. If it is the model, quantise it (method.quantization)."
+        ) from error
 
 
 def prepare_once(config: RunConfig, store: Store, cache: Path) -> Prepared:
