@@ -20,7 +20,7 @@ from finetune_trainer.wording import (
     signed,
     verdict_sentence,
 )
-from support.reports import make_metric
+from support.reports import make_evaluation, make_metric
 
 
 @pytest.mark.parametrize(
