@@ -92,7 +92,7 @@ class TrainingReport(Model):
     validation_loss: list[Point]
     learning_rate: list[Point]
     tokens: int
-    """Real tokens trained on by this attempt."""
+    """Real (not padding) tokens trained on."""
     tokens_per_second: float
     seconds: float
     peak_memory_bytes: int

@@ -21,6 +21,7 @@ from finetune_api.run import Progress, RunConfig
 from finetune_api.settings import settings_of
 from finetune_trainer.errors import InvalidConfig, NotFound, StorageError
 from finetune_trainer.fetch import fetch_dataset
+from finetune_trainer.promotion import promote
 from finetune_trainer.store import Store, open_store
 
 
@@ -34,7 +35,8 @@ def run_job(manifest: Path, output: str) -> None:
     finished = finished_report(store.under(f"runs/{config.run_id}"))
     if finished is None:
         finished = carry_out(config)
-    elif output == "table":
+    else:
+        promote(store, finished)
         print(f"Nothing to do: run {config.run_id} of this manifest and this data is finished.", file=sys.stderr)
     show(job, store, finished, output)
 

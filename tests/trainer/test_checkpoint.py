@@ -13,7 +13,7 @@ from finetune_trainer.store import Store, open_store
 def checkpoint(step: int) -> Checkpoint:
     weights = {"a": torch.full((2, 3), float(step)), "b": torch.ones(4, dtype=torch.bfloat16)}
     state = State(step=step, validated_step=step, best_step=step, train_loss=((1, 0.1), (2, 1 / 3)), tokens=7)
-    return Checkpoint(state, weights, {"a": torch.zeros(2, 3)}, {"step/a": torch.tensor(float(step))})
+    return Checkpoint(state, weights, {"a": torch.zeros(2, 3)}, {"step/a": torch.tensor(float(step))}, 12.5)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_checkpoint_comes_back_bit_by_bit(store: Store) -> None:
     assert save_checkpoint(store, want) == "checkpoints/step-000300"
     got = latest_checkpoint(store)
     assert got is not None
-    assert got.state == want.state
+    assert (got.state, got.seconds) == (want.state, 12.5)
     for mine, theirs in ((want.weights, got.weights), (want.best, got.best), (want.optimizer, got.optimizer)):
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) and mine[name].dtype == theirs[name].dtype for name in mine)
@@ -43,7 +43,7 @@ def test_the_newest_two_are_kept(store: Store) -> None:
 
 
 def test_a_state_before_the_first_validation_survives(store: Store) -> None:
-    save_checkpoint(store, Checkpoint(State(), {}, {}, {}))
+    save_checkpoint(store, Checkpoint(State(), {}, {}, {}, 0.0))
     got = latest_checkpoint(store)
     assert got is not None
     assert got.state == State()

@@ -17,6 +17,7 @@ from finetune_api.report import Manifest, Report
 from finetune_api.run import ExitCode, Progress
 from finetune_trainer.errors import OutOfMemory, RunError, Stopped
 from finetune_trainer.manifest import verify
+from finetune_trainer.promotion import promote
 from finetune_trainer.recipe import run
 from finetune_trainer.store import Store, open_store
 from support.jobs import make_config, make_job, make_session, write_dataset
@@ -93,6 +94,22 @@ def test_only_a_passed_verdict_becomes_current(manifest: dict[str, Any], tmp_pat
     assert json.loads(pointer.read_text())["runId"] == good.run_id
 
 
+def test_a_run_that_died_before_its_promotion_is_promoted_by_the_next_look(
+    manifest: dict[str, Any], tmp_path: Path
+) -> None:
+    manifest["spec"]["training"] |= {"epochs": 8, "maxEpochs": 8}
+    manifest["spec"]["evaluation"] |= {"metrics": ["perplexity"], "primaryMetric": "perplexity"}
+    config = make_config(manifest, tmp_path / "cache")
+    report = run(config, make_session(tmp_path / "cache"))
+    job = open_store(config.output_uri).under(config.job_path)
+    want = job.read("current.json")
+    job.delete("current.json")
+    promote(job, report)
+    assert job.read("current.json") == want
+    promote(job, report.model_copy(update={"created": "2026-01-01T00:00:00+00:00", "name": "older"}))
+    assert job.read("current.json") == want
+
+
 def curve(config: Any) -> tuple[Any, Any]:
     report = Report.model_validate_json(store_of(config).read("report.json"))
     return report.training.train_loss, report.training.validation_loss
@@ -126,6 +143,7 @@ def test_a_stop_in_any_stage_leaves_no_manifest_and_the_next_attempt_ends_alike(
     assert curve(config) == unbroken
     assert report.training.resumed_from == {"prepare": None, "train": 9, "evaluate": 24, "publish": None}[stage]
     assert report.outcome.attempt == (1 if stage == "publish" else 2)
+    assert report.training.tokens_per_second > 0
 
 
 KILLED = """

@@ -28,6 +28,8 @@ class Checkpoint:
     best: dict[str, Tensor]
     """Weights at state.best_step."""
     optimizer: dict[str, Tensor]
+    seconds: float
+    """Time spent on training steps so far, by all attempts."""
 
 
 def save_checkpoint(store: Store, checkpoint: Checkpoint, keep: int = 2) -> str:
@@ -38,7 +40,7 @@ def save_checkpoint(store: Store, checkpoint: Checkpoint, keep: int = 2) -> str:
         "weights.safetensors": save(checkpoint.weights),
         "best.safetensors": save(checkpoint.best),
         "optimizer.safetensors": save(checkpoint.optimizer),
-        "state.json": json.dumps(asdict(checkpoint.state)).encode(),
+        "state.json": json.dumps({"state": asdict(checkpoint.state), "seconds": checkpoint.seconds}).encode(),
     }
     for name, content in files.items():
         store.write(f"{folder}/{name}", content)
@@ -54,8 +56,10 @@ def latest_checkpoint(store: Store) -> Checkpoint | None:
     for folder in _complete(store):
         files = _read_verified(store, folder)
         if files is not None:
+            written = json.loads(files["state.json"])
             return Checkpoint(
-                state=_state(json.loads(files["state.json"])),
+                state=_state(written["state"]),
+                seconds=written["seconds"],
                 weights=load(files["weights.safetensors"]),
                 best=load(files["best.safetensors"]),
                 optimizer=load(files["optimizer.safetensors"]),

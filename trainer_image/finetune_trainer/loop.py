@@ -48,6 +48,7 @@ class Loop:
         self.best = snapshot(model)
         self.saved: State | None = None
         self.clock = Clock()
+        self.seconds_before = 0.0
 
     def run(self, stop: threading.Event) -> State:
         """Train to the end; the best weights stay in the model. Raises Stopped after saving, Diverged."""
@@ -125,14 +126,19 @@ class Loop:
                 taught += len(packed.targets)
         return total / taught
 
+    @property
+    def seconds(self) -> float:
+        """Time spent on training steps, by this and earlier attempts."""
+        return self.seconds_before + (self.clock.seconds if self.clock.steps else 0.0)
+
     def checkpoint(self) -> Checkpoint:
         """Everything needed to go on exactly from here."""
-        return Checkpoint(self.state, snapshot(self.model), self.best, self._optimizer_tensors())
+        return Checkpoint(self.state, snapshot(self.model), self.best, self._optimizer_tensors(), self.seconds)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same run."""
         restore(self.model, checkpoint.weights)
-        self.state, self.best = checkpoint.state, checkpoint.best
+        self.state, self.best, self.seconds_before = checkpoint.state, checkpoint.best, checkpoint.seconds
         self.saved = checkpoint.state
         for name, parameter in self.parameters.items():
             moments = {k: checkpoint.optimizer.get(f"{k}/{name}") for k in ("step", "exp_avg", "exp_avg_sq")}

@@ -1,4 +1,4 @@
-"""From a trained model to a complete run in the store: files first, manifest.json last, current.json only if passed."""
+"""From a trained model to a complete run in the store: files first, manifest.json last."""
 
 import json
 from pathlib import Path
@@ -58,15 +58,6 @@ def publish(store: Store, config: RunConfig, report: Report, folder: Path) -> No
     write_manifest(store, _manifest(config, report))
 
 
-def promote(job: Store, report: Report) -> None:
-    """Let current.json point to this run if its verdict is Passed; whatever was current stays so otherwise."""
-    outcome = report.outcome
-    if outcome.adapter is None or outcome.evaluation is None or outcome.evaluation.verdict != "Passed":
-        return
-    pointer = {"runId": outcome.run_id, "adapter": outcome.adapter.uri, "digest": outcome.adapter.digest}
-    job.write("current.json", json.dumps({**pointer, "promoted": report.created}, indent=1).encode())
-
-
 def _manifest(config: RunConfig, report: Report) -> Manifest:
     outcome = report.outcome
     return Manifest(
@@ -76,9 +67,7 @@ def _manifest(config: RunConfig, report: Report) -> Manifest:
         attempt=outcome.attempt,
         digest=outcome.digest,
         created=report.created,
-        spec=config.model_dump(
-            mode="json", by_alias=True, include={"model", "dataset", "method", "training", "evaluation"}
-        ),
+        spec=config.model_dump(mode="json", by_alias=True, include=SPEC),
         model_digest=report.model.digest,
         dataset_fingerprint=report.data.fingerprint,
         verdict=outcome.evaluation.verdict if outcome.evaluation else "Inconclusive",

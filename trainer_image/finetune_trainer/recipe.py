@@ -29,7 +29,8 @@ from finetune_trainer.model import (
     weights_digest,
 )
 from finetune_trainer.prepare import Prepared, load_prepared, prepare, save_prepared
-from finetune_trainer.publish import promote, publish, stored_adapter, write_adapter
+from finetune_trainer.promotion import promote
+from finetune_trainer.publish import publish, stored_adapter, write_adapter
 from finetune_trainer.record import training_report, versions, warn
 from finetune_trainer.store import Store, open_store
 from finetune_trainer.tokens import Tokenizer, load_tokenizer

@@ -15,7 +15,7 @@ PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "bitsandbytes"
 
 
 def training_report(loop: Loop, resumed_from: int | None) -> TrainingReport:
-    """Curves and figures of a finished loop. Speed and time are this attempt's; the curves are the whole run's."""
+    """Curves and figures of a finished loop, all attempts together; the peak of memory is this attempt's."""
     state, schedule, device = loop.state, loop.schedule, next(loop.model.parameters()).device
     rates = ((step, learning_rate(step - 1, loop.training.learning_rate, schedule)) for step, _ in state.train_loss)
     return TrainingReport(
@@ -28,9 +28,9 @@ def training_report(loop: Loop, resumed_from: int | None) -> TrainingReport:
         train_loss=_points(state.train_loss),
         validation_loss=_points(state.validation_loss),
         learning_rate=_points(rates),
-        tokens=loop.clock.tokens,
-        tokens_per_second=loop.clock.rate or 0.0,
-        seconds=loop.clock.seconds,
+        tokens=state.tokens,
+        tokens_per_second=state.tokens / loop.seconds if loop.seconds else 0.0,
+        seconds=loop.seconds,
         peak_memory_bytes=peak_memory(device),
         device=device_name(device),
     )
