@@ -62,7 +62,7 @@ def test_the_adapter_of_the_quickstart_gives_the_reported_answers_in_plain_peft(
         chat = [{"role": "user", "content": sample.prompt}]
         ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            answer = model.generate(**ids, max_new_tokens=32, do_sample=False)[0, ids["input_ids"].shape[1] :]
+            answer = model.generate(**ids, max_new_tokens=24, do_sample=False)[0, ids["input_ids"].shape[1] :]
         same += tokenizer.decode(answer, skip_special_tokens=True).strip() == sample.adapter
     # One of eight may flip: answers were generated in padded batches, whose sums round differently.
     assert same >= len(report.samples) - 1
