@@ -70,8 +70,23 @@ def status_of(report: Report) -> FineTuneJobStatus:
         phase="Succeeded" if passed else "Rejected",
         message=outcome.message,
         run=RunStatus(id=outcome.run_id, digest=outcome.digest, attempt=outcome.attempt),
+        progress=last_progress(report),
         adapter=outcome.adapter,
         evaluation=outcome.evaluation,
+    )
+
+
+def last_progress(report: Report) -> Progress:
+    """How far training got."""
+    training = report.training
+    return Progress(
+        stage=report.outcome.stage,
+        step=training.steps,
+        total_steps=max(training.steps, training.planned_steps),
+        epoch=training.epochs,
+        train_loss=training.train_loss[-1].value if training.train_loss else None,
+        validation_loss=training.validation_loss[-1].value,
+        tokens_per_second=training.tokens_per_second,
     )
 
 

@@ -106,6 +106,9 @@ def test_yaml_output_is_the_resource_with_its_status(finished: Finished) -> None
     assert job.status.adapter.uri == f"file://{finished.run}/adapter"
     assert job.status.evaluation is not None
     assert job.status.evaluation.verdict == "Passed"
+    assert job.status.progress is not None
+    assert job.status.progress.stage == "publish"
+    assert job.status.progress.step == job.status.progress.total_steps > 0
 
 
 def test_a_manifest_can_come_from_standard_input(finished: Finished) -> None:
