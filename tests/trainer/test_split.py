@@ -10,7 +10,8 @@ from finetune_trainer.errors import DataRejected
 from finetune_trainer.files import read_records
 from finetune_trainer.formats import rows_of
 from finetune_trainer.rows import Message, Row
-from finetune_trainer.split import Splits, bundle_groups, leaks, split
+from finetune_trainer.split import Splits, bundle_groups, split
+from support.leakage import leaks
 
 EXAMPLE = Path(__file__).parents[2] / "manifests/examples/data/clinic-triage.jsonl"
 SEEDS = range(40)

@@ -51,11 +51,12 @@ def publish(store: Store, config: RunConfig, report: Report, folder: Path) -> No
     """Upload the adapter with its card and the report, then the manifest. Raises StorageError, leaving no manifest."""
     names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
     (folder / "README.md").write_text(render_card(report, names))
-    for name in ["README.md", *names]:
-        store.write_file(f"adapter/{name}", folder / name)
+    digests = {f"adapter/{name}": sha256_file(folder / name) for name in ["README.md", *names]}
+    for path in digests:
+        store.write_file(path, folder / path.removeprefix("adapter/"))
     store.write("report.html", render_page(report).encode())
     store.write("report.json", report.model_dump_json(by_alias=True, indent=1).encode())
-    write_manifest(store, _manifest(config, report))
+    write_manifest(store, _manifest(config, report), digests)
 
 
 def _manifest(config: RunConfig, report: Report) -> Manifest:

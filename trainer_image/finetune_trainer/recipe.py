@@ -61,8 +61,8 @@ class Session:
 
 def run(config: RunConfig, session: Session) -> Report:
     """Carry out one run, or what an interrupted attempt left of it. Raises RunError."""
-    job = open_store(config.output_uri).under(config.job_path)
-    store = job.under(f"runs/{config.run_id}")
+    output = open_store(config.output_uri)
+    job, store = output.under(config.job_path), output.under(config.run_path)
     job.check_writable()
     with claim(store) as attempt, within_memory(config):
         with session.stage("prepare", "reading and dividing the data"):

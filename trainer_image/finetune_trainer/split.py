@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finetune_api.report import SplitName
@@ -45,14 +45,6 @@ def split(rows: Sequence[Row], spec: SplitSpec) -> Splits:
         parts[split_of[bundle_of[row.group]]].append(row)
     warnings = [*_warn_of_bundles(bundle_of, spec), *_warn_of_shares(parts, spec)]
     return Splits(parts["train"], parts["validation"], parts["test"], warnings)
-
-
-def leaks(splits: Splits) -> list[str]:
-    """One sentence for each group and each prompt that is in more than one split; empty for every result of `split`."""
-    return [
-        *_spanning(splits, lambda row: row.group, "group"),
-        *_spanning(splits, _prompt, "prompt"),
-    ]
 
 
 def bundle_groups(rows: Sequence[Row]) -> dict[str, str]:
@@ -193,16 +185,3 @@ def _warn_of_shares(parts: Mapping[SplitName, Sequence[Row]], spec: SplitSpec) -
         for name, rows in parts.items()
         if not asked[name] / 2 <= len(rows) / total <= asked[name] * 2
     ]
-
-
-def _spanning(splits: Splits, key: Callable[[Row], Hashable], kind: str) -> list[str]:
-    seen: dict[Hashable, tuple[SplitName, Row]] = {}
-    found: dict[Hashable, str] = {}
-    parts: dict[SplitName, list[Row]] = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    for name, rows in parts.items():
-        for row in rows:
-            owner, first = seen.setdefault(key(row), (name, row))
-            if owner != name:
-                place = f"row {first.number} ({owner}) and row {row.number} ({name})"
-                found.setdefault(key(row), f"The same {kind} is in {place}.")
-    return list(found.values())
