@@ -4,10 +4,12 @@ Pydantic writes JSON Schema 2020-12; Kubernetes takes "structural" OpenAPI 3.0, 
 references, null types, unions, `const` and numeric exclusive bounds do not exist.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.job import GROUP, KIND, VERSION, FineTuneJob
+from finetune_api.schema import PATTERNS
 
 PLURAL = "finetunejobs"
 
@@ -17,19 +19,22 @@ KEPT = (
     "format",
     "nullable",
     "enum",
-    "pattern",
     "minLength",
     "maxLength",
     "minItems",
     "maxItems",
+    "maxProperties",
     "minimum",
     "maximum",
     "required",
     "x-kubernetes-validations",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
 )
 """Keywords that mean the same on both sides."""
 CONVERTED = (
     "const",
+    "pattern",
     "exclusiveMinimum",
     "exclusiveMaximum",
     "uniqueItems",
@@ -96,10 +101,12 @@ def _printer_columns() -> list[Schema]:
     """Columns of `kubectl get`; one column shows one field, hence Step and Of."""
     return [
         {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
+        {"name": "Run", "type": "string", "jsonPath": ".status.run.id"},
         {"name": "Step", "type": "integer", "jsonPath": ".status.progress.step"},
         {"name": "Of", "type": "integer", "jsonPath": ".status.progress.totalSteps"},
         {"name": "Verdict", "type": "string", "jsonPath": ".status.evaluation.verdict"},
-        {"name": "Adapter", "type": "string", "jsonPath": ".status.adapter.uri", "priority": 1},
+        {"name": "Adapter", "type": "string", "jsonPath": ".status.current.runId"},
+        {"name": "Adapter URI", "type": "string", "jsonPath": ".status.current.uri", "priority": 1},
         {"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ]
@@ -150,6 +157,8 @@ def _scalar_keywords(node: Schema) -> Schema:
     for bound in ("Minimum", "Maximum"):
         if f"exclusive{bound}" in node:
             result |= {bound.lower(): node[f"exclusive{bound}"], f"exclusive{bound}": True}
+    if "pattern" in node:
+        result |= _with_rule(node, f"self.matches({json.dumps(node['pattern'])})", PATTERNS[node["pattern"]])
     if node["type"] == "number":
         result |= {"format": "double", **_whole_number_rule(node)}
     if node["type"] == "integer":
@@ -162,8 +171,12 @@ def _whole_number_rule(node: Schema) -> Schema:
     minimum = node.get("minimum", 0)
     if float(minimum).is_integer():
         return {}
-    rule = {"rule": f"self >= {minimum}", "message": f"must be at least {minimum}"}
-    return {"x-kubernetes-validations": [*node.get("x-kubernetes-validations", []), rule]}
+    return _with_rule(node, f"self >= {minimum}", f"must be at least {minimum}")
+
+
+def _with_rule(node: Schema, rule: str, message: str) -> Schema:
+    """The node's CEL rules and one more. A rule has a message for people; a pattern only shows itself."""
+    return {"x-kubernetes-validations": [*node.get("x-kubernetes-validations", []), {"rule": rule, "message": message}]}
 
 
 def _children(node: Schema, defs: Mapping[str, Any]) -> Schema:

@@ -3,9 +3,13 @@
 import hashlib
 import json
 from datetime import date
+from typing import Any
 
 from finetune_api.job import FineTuneJob, FineTuneJobSpec
 from finetune_api.run import RunConfig, Setting
+
+DECIDING = ("model", "dataset", "method", "training", "evaluation")
+"""Parts of a spec that decide the result of a run."""
 
 
 def canonical(value: object) -> str:
@@ -13,12 +17,27 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def spec_digest(spec: FineTuneJobSpec) -> str:
+    """sha256 of what the manifest says about the result: model, data, method, training, evaluation; nothing else."""
+    return _sha256(_relevant(spec))
+
+
 def run_digest(spec: FineTuneJobSpec, data_fingerprint: str) -> str:
-    """sha256 of everything that decides the result: model, data, method, training and evaluation, not the output."""
-    relevant = spec.model_dump(mode="json", by_alias=True, exclude={"output"})
-    relevant["training"]["maxEpochs"] = spec.training.last_epoch  # written out or left out, the effect is the same
-    text = canonical({"spec": relevant, "data": data_fingerprint})
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    """sha256 of everything that decides the result: the relevant part of the manifest and the data itself."""
+    return _sha256({"spec": _relevant(spec), "data": data_fingerprint})
+
+
+def _relevant(spec: FineTuneJobSpec) -> dict[str, Any]:
+    """What differs from the defaults: a field that a later version adds must not make a finished run look new."""
+    relevant = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=set(DECIDING))
+    for part in ("model", "dataset"):
+        relevant[part].pop("secretRef", None)
+    relevant.setdefault("training", {})["maxEpochs"] = spec.training.last_epoch  # left out or not, the effect is one
+    return relevant
+
+
+def _sha256(value: object) -> str:
+    return f"sha256:{hashlib.sha256(canonical(value).encode()).hexdigest()}"
 
 
 def digest8(digest: str) -> str:

@@ -4,23 +4,19 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.run import EvaluationOutcome, Progress, StoredAdapter
-from finetune_api.schema import Model, WritableUri, cel_rules
+from finetune_api.pods import PodTemplateSpec, ResourcesSpec, SecretReference
+from finetune_api.retrain import RetrainSpec
+from finetune_api.schema import DNS_LABEL_PATTERN, NAME_RULE, PRODUCT, Model, WritableUri, cel_rules
+from finetune_api.status import FineTuneJobStatus
 from finetune_api.training import DatasetSpec, EvaluationSpec, MethodSpec, ModelSpec, TrainingSpec
 
 API_VERSION: Final = "finetuning.dev/v1alpha1"
 GROUP, VERSION = API_VERSION.split("/")
 KIND: Final = "FineTuneJob"
 
-Phase = Literal["Pending", "Preparing", "Training", "Evaluating", "Succeeded", "Rejected", "Failed"]
-"""Rejected: the run is complete and published, and its adapter was not shown to be better."""
-
 OUTPUT_STAYS = (
     "output.uri cannot be changed: earlier adapters of this job would be left behind; create a new FineTuneJob instead"
 )
-NAME_RULE = "must be at most 63 lowercase letters, digits and dashes, with a letter or digit at both ends"
-
-DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DnsLabel = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
 
 
@@ -29,6 +25,8 @@ class OutputSpec(Model):
 
     uri: Annotated[WritableUri, Field(json_schema_extra=cel_rules(("self == oldSelf", OUTPUT_STAYS)))]
     """Bucket or folder: s3://, gs://, az://, pvc://CLAIM/PATH or file://PATH. Cannot be changed later."""
+    secret_ref: SecretReference | None = None
+    """Secret with the variables that give access to the output, for instance AWS_ACCESS_KEY_ID."""
 
 
 class FineTuneJobSpec(Model):
@@ -46,34 +44,24 @@ class FineTuneJobSpec(Model):
     """How the result is judged."""
     output: OutputSpec
     """Where results go."""
-
-
-class RunStatus(Model):
-    """The run that the status speaks of."""
-
-    id: str
-    """Date and digest, for instance 20261123-3f9a1c2b."""
-    digest: str
-    """sha256 of what decides the result."""
-    attempt: int
-    """Number of this attempt at the run, from 1."""
-
-
-class FineTuneJobStatus(Model):
-    """What is known about the job."""
-
-    phase: Phase | None = None
-    """Where the current run stands. Rejected: complete and published, but the adapter was not shown to be better."""
-    message: str | None = None
-    """The phase in one sentence: what happened and what to do."""
-    run: RunStatus | None = None
-    """The current run."""
-    progress: Progress | None = None
-    """How far the current stage is."""
-    adapter: StoredAdapter | None = None
-    """The adapter of the current run, once published."""
-    evaluation: EvaluationOutcome | None = None
-    """Base against adapter on the held-out test rows."""
+    resources: ResourcesSpec = ResourcesSpec()
+    """What the pods ask for."""
+    pod_template: PodTemplateSpec = PodTemplateSpec()
+    """Where and how the pods run."""
+    queue_name: Annotated[DnsLabel | None, PRODUCT] = None
+    """Local queue of Kueue that admits the training Job."""
+    retrain: RetrainSpec = RetrainSpec()
+    """When the job runs again by itself."""
+    suspend: Annotated[bool, PRODUCT] = False
+    """Whether to stop after saving, and to start nothing. Set back to false, the run goes on where it was."""
+    retries: Annotated[int, Field(ge=0, le=100), PRODUCT] = 3
+    """How often a stage is tried again after failures that can pass: storage, memory, a crash. Evictions are free."""
+    active_deadline_seconds: Annotated[int | None, Field(ge=60, le=31536000), PRODUCT] = None
+    """How long a run may take, waiting included. Default: as long as it takes."""
+    ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=31536000), PRODUCT] = None
+    """How long the Jobs and pods of a finished run are kept; what is stored stays. Default: until the next run."""
+    history_limit: Annotated[int, Field(ge=0, le=50), PRODUCT] = 5
+    """How many earlier runs the status remembers."""
 
 
 class Metadata(Model):

@@ -10,8 +10,17 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from finetune_api.documents import InvalidManifest, Problem, load_yaml
-from finetune_api.job import DNS_LABEL_PATTERN, NAME_RULE, FineTuneJob
-from finetune_api.schema import READABLE_PATTERN, SCHEMES, WRITABLE_SCHEMES, Model, fields_of, nested_model
+from finetune_api.job import FineTuneJob
+from finetune_api.schema import (
+    PATTERNS,
+    READABLE_PATTERN,
+    SCHEMES,
+    WRITABLE_PATTERN,
+    WRITABLE_SCHEMES,
+    Model,
+    fields_of,
+    nested_model,
+)
 from finetune_api.settings import written
 
 __all__ = ["InvalidManifest", "Problem", "explain", "load_yaml", "parse_job"]
@@ -220,9 +229,9 @@ def _about(location: Location) -> str:
 
 
 def _pattern(pattern: str, value: str) -> tuple[str, str | None]:
-    if pattern == DNS_LABEL_PATTERN:
-        return f"{NAME_RULE}, got {_shown(value)}", None
-    return _uri(SCHEMES if pattern == READABLE_PATTERN else WRITABLE_SCHEMES, value)
+    if pattern in (READABLE_PATTERN, WRITABLE_PATTERN):
+        return _uri(SCHEMES if pattern == READABLE_PATTERN else WRITABLE_SCHEMES, value)
+    return f"{PATTERNS[pattern]}, got {_shown(value)}", None
 
 
 def _uri(schemes: tuple[str, ...], value: str) -> tuple[str, str | None]:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pydantic.fields import FieldInfo
 
 from finetune_api.crd import Schema, job_schema
-from finetune_api.job import API_VERSION, KIND, FineTuneJob, FineTuneJobSpec, FineTuneJobStatus, Metadata
+from finetune_api.job import API_VERSION, KIND, FineTuneJob, FineTuneJobSpec, Metadata
 from finetune_api.run import ExitCode
 from finetune_api.schema import Model, fields_of, nested_model
 from finetune_api.settings import source_of, written
+from finetune_api.status import FineTuneJobStatus
 
 TYPES = {
     "string": "text",
@@ -98,7 +99,11 @@ def _text(plain: str) -> str:
 
 
 def _type(schema: Schema) -> str:
-    return f"list of {_type(schema['items'])}" if schema["type"] == "array" else TYPES[schema["type"]]
+    if schema["type"] == "array":
+        return f"list of {_type(schema['items'])}"
+    if "additionalProperties" in schema:
+        return f"mapping to {_type(schema['additionalProperties'])}"
+    return "time" if schema.get("format") == "date-time" else TYPES[schema["type"]]
 
 
 def _allowed(schema: Schema) -> str:
@@ -106,8 +111,10 @@ def _allowed(schema: Schema) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if "maxItems" in schema:
-        entries = f"{_span(schema['minItems'], schema['maxItems'])} entries"
+        entries = f"{_span(schema.get('minItems', 0), schema['maxItems'])} entries"
         return ": ".join(part for part in (entries, _allowed(schema["items"])) if part)
+    if "maxProperties" in schema:
+        return f"{_span(0, schema['maxProperties'])} entries"
     if "maxLength" in schema:
         return f"{_span(schema.get('minLength', 0), schema['maxLength'])} characters"
     return _range(schema) if "minimum" in schema else ""

@@ -81,6 +81,8 @@ class Progress(Model):
     """Real (not padding) tokens trained on per second."""
     eta_seconds: float | None = None
     """Estimated seconds until this stage ends."""
+    checkpoint_step: int | None = None
+    """Optimiser step of the latest checkpoint; a new attempt goes on from there."""
     message: str | None = None
     """What is going on, in a few words."""
 
@@ -131,13 +133,23 @@ class StoredAdapter(Model):
 class RunReport(Model):
     """The trainer's last word on a run; small enough for a termination message."""
 
-    run_id: str
-    digest: str
-    attempt: int
+    run_id: str = ""
+    """Name of the run; empty if it ended before the data was read."""
+    digest: str = ""
+    """Digest of the run; empty if it ended before the data was read."""
+    attempt: int = 0
+    """Number of the attempt that wrote to the run; 0 if none did."""
     exit_code: ExitCode
+    """How the process ends."""
     stage: Stage
-    """The stage reached."""
+    """The stage reached: publish means that the run is complete."""
     message: str
     """What happened, in one sentence."""
     adapter: StoredAdapter | None = None
+    """The adapter, once published."""
     evaluation: EvaluationOutcome | None = None
+    """Base against adapter, once compared."""
+    data_version: str | None = None
+    """What `check` compares: changes when the dataset, or a hub model's branch, points to something else."""
+    log: list[str] = []
+    """The last lines the trainer logged, if it failed."""

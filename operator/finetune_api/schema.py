@@ -55,6 +55,36 @@ WRITABLE_SCHEMES = tuple(scheme for scheme in SCHEMES if scheme != "hf")
 
 READABLE_PATTERN = rf"^({'|'.join(SCHEMES)})://[^\s]+$"
 WRITABLE_PATTERN = rf"^({'|'.join(WRITABLE_SCHEMES)})://[^\s]+$"
+DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+RESOURCE_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"
+VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+CRON_PATTERN = r"^(@(hourly|daily|weekly|monthly|yearly)|[^\s]+( [^\s]+){4})$"
+TIME_ZONE_PATTERN = r"^[A-Za-z0-9_+/-]+$"
+
+NAME_RULE = "must be at most 63 lowercase letters, digits and dashes, with a letter or digit at both ends"
+
+
+def _listed(schemes: tuple[str, ...]) -> str:
+    *others, last = [f"{scheme}://" for scheme in schemes]
+    return f"{', '.join(others)} or {last}"
+
+
+PATTERNS = {
+    READABLE_PATTERN: f"must start with {_listed(SCHEMES)}, and contain no spaces",
+    WRITABLE_PATTERN: f"must start with {_listed(WRITABLE_SCHEMES)}, and contain no spaces",
+    DNS_LABEL_PATTERN: NAME_RULE,
+    OBJECT_NAME_PATTERN: "must be the name of an object: lowercase letters, digits, dashes and dots, with a letter or "
+    "digit at both ends",
+    QUANTITY_PATTERN: "must be an amount such as 500m, 4 or 16Gi",
+    RESOURCE_PATTERN: "must be the name of a resource such as nvidia.com/gpu",
+    VARIABLE_PATTERN: "must be letters, digits and underscores, and not begin with a digit",
+    CRON_PATTERN: "must be a cron expression of five fields such as 0 3 * * 0, or one of @hourly, @daily, @weekly, "
+    "@monthly and @yearly",
+    TIME_ZONE_PATTERN: "must be a time zone such as UTC or Europe/Berlin",
+}
+"""What a text that does not match a pattern should have been. Every pattern of the API stands here."""
 
 ReadableUri = Annotated[str, Field(pattern=READABLE_PATTERN, max_length=1024)]
 """Something the trainer can read: hf:// s3:// gs:// az:// pvc:// file://."""

@@ -4,6 +4,7 @@ import re
 
 from pydantic.fields import FieldInfo
 
+from finetune_api.identity import DECIDING
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.run import Setting
 from finetune_api.schema import Model, Source
@@ -15,8 +16,8 @@ UNSET = {"dataset.format": "detected", "dataset.split.groupBy": "equal prompts"}
 
 
 def settings_of(job_spec: FineTuneJobSpec) -> list[Setting]:
-    """Effective settings in the order of the manifest, with paths from `spec`, for instance training.learningRate."""
-    return _settings(job_spec, "")
+    """Effective settings of what decides the result, in the order of the manifest, for instance training.learningRate."""
+    return [setting for part in DECIDING for setting in _settings(getattr(job_spec, part), f"{part}.")]
 
 
 def source_of(field: FieldInfo) -> str:
@@ -43,6 +44,8 @@ def _settings(model: Model, prefix: str) -> list[Setting]:
     found: list[Setting] = []
     for name, field in type(model).model_fields.items():
         value, path = getattr(model, name), f"{prefix}{field.alias}"
+        if name == "secret_ref":
+            continue
         if isinstance(value, Model):
             found += _settings(value, f"{path}.")
             continue

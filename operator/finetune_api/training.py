@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from finetune_api.pods import SecretReference
 from finetune_api.schema import ARTICLE, LORA_PRACTICE, PRODUCT, Model, ReadableUri, cel_rules
 
 ALL_LINEAR = "all-linear"
@@ -25,6 +26,8 @@ class ModelSpec(Model):
     """Where the model is: hf://OWNER/NAME, s3://, gs://, az://, pvc://CLAIM/PATH or file://PATH."""
     revision: Annotated[str, Field(min_length=1, max_length=128), PRODUCT] = "main"
     """Branch, tag or commit of a hub model. Ignored for other locations."""
+    secret_ref: SecretReference | None = None
+    """Secret with the variables that give access to the model, for instance HF_TOKEN."""
 
 
 class SplitSpec(Model):
@@ -57,6 +60,8 @@ class DatasetSpec(Model):
     """Layout of a row. Default: detected from the columns and shown."""
     split: SplitSpec = SplitSpec()
     """How the rows are divided into train, validation and test."""
+    secret_ref: SecretReference | None = None
+    """Secret with the variables that give access to the data."""
 
 
 def _all_linear_alone(modules: list[str]) -> list[str]:

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from finetune_api.documents import InvalidManifest, Problem, dump_yaml, load_yaml
 from finetune_api.identity import digest8, run_config, run_digest, run_id
-from finetune_api.job import FineTuneJob, FineTuneJobStatus, RunStatus
+from finetune_api.job import FineTuneJob
 from finetune_api.problems import parse_job
 from finetune_api.report import Report
 from finetune_api.run import Progress, RunConfig
 from finetune_api.settings import settings_of
+from finetune_api.status import FineTuneJobStatus, RunStatus
 from finetune_trainer.errors import InvalidConfig, NotFound, StorageError
 from finetune_trainer.fetch import fetch_dataset
 from finetune_trainer.promotion import promote
