@@ -16,7 +16,7 @@ UNSET = {"dataset.format": "detected", "dataset.split.groupBy": "equal prompts"}
 
 
 def settings_of(job_spec: FineTuneJobSpec) -> list[Setting]:
-    """Effective settings of what decides the result, in the order of the manifest, for instance training.learningRate."""
+    """Effective settings of what decides the result, in the order of the manifest."""
     return [setting for part in DECIDING for setting in _settings(getattr(job_spec, part), f"{part}.")]
 
 
