@@ -46,6 +46,8 @@ CONVERTED = (
 )
 DROPPED = ("$defs", "title")
 
+READY_REASON = '.status.conditions[?(@.type=="Ready")].reason'
+
 Schema = dict[str, Any]
 
 
@@ -98,15 +100,15 @@ def structural(schema: Mapping[str, Any]) -> Schema:
 
 
 def _printer_columns() -> list[Schema]:
-    """Columns of `kubectl get`; one column shows one field, hence Step and Of."""
+    """Columns of `kubectl get`, and with priority 1 of `-o wide`; one column shows one field, hence Step and Of."""
     return [
         {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
-        {"name": "Run", "type": "string", "jsonPath": ".status.run.id"},
         {"name": "Step", "type": "integer", "jsonPath": ".status.progress.step"},
         {"name": "Of", "type": "integer", "jsonPath": ".status.progress.totalSteps"},
         {"name": "Verdict", "type": "string", "jsonPath": ".status.evaluation.verdict"},
         {"name": "Adapter", "type": "string", "jsonPath": ".status.current.runId"},
-        {"name": "Adapter URI", "type": "string", "jsonPath": ".status.current.uri", "priority": 1},
+        {"name": "Run", "type": "string", "jsonPath": ".status.run.id", "priority": 1},
+        {"name": "Reason", "type": "string", "jsonPath": READY_REASON, "priority": 1},
         {"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ]
@@ -120,6 +122,8 @@ def _convert(node: Mapping[str, Any], defs: Mapping[str, Any]) -> Schema:
             f"no structural form for {', '.join(sorted(unknown)) or 'a schema without type'}: {dict(node)}"
         )
     result = {key: node[key] for key in KEPT if key in node}
+    if "description" in node:
+        result["description"] = " ".join(node["description"].split())
     result |= _scalar_keywords(node)
     result |= _children(node, defs)
     if "default" in node:

@@ -1,10 +1,13 @@
 """How the pods of a job may look: what they ask for, where they run, which secrets they see. Never what they may do."""
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from finetune_api.schema import (
+    CPU_PATTERN,
     OBJECT_NAME_PATTERN,
     PRODUCT,
     QUANTITY_PATTERN,
@@ -14,14 +17,93 @@ from finetune_api.schema import (
     cel_rules,
 )
 
-RESERVED_NAMES = ("FINETUNE_", "LD_", "PYTHON")
-RESERVED = "names that begin with FINETUNE_, LD_ or PYTHON are reserved"
+RESERVED_VARIABLES = ("FINETUNE_", "LD_", "PYTHON")
+RESERVED_LABELS = ("finetuning.dev/", "kueue.x-k8s.io/", "batch.kubernetes.io/", "app.kubernetes.io/managed-by")
+RESERVED_ANNOTATIONS = ("container.apparmor.security.beta.kubernetes.io/", "seccomp.security.alpha.kubernetes.io/")
+KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+
+VARIABLE_TAKEN = "names that begin with FINETUNE_, LD_ or PYTHON are reserved"
+LABEL_TAKEN = "labels of finetuning.dev, kueue.x-k8s.io, batch.kubernetes.io and app.kubernetes.io/managed-by are reserved"
+SECURITY_FIXED = "AppArmor and seccomp are the operator's: such an annotation could only weaken them"
+KEYS = (
+    "keys must be letters, digits, dashes, dots and underscores, at most 63, with an optional lowercase prefix such as "
+    "example.com/"
+)
+LABELS = "values must be letters, digits, dashes, dots and underscores, with a letter or digit at both ends"
+OPERATORS_OWN = "Image, command, security context and volumes are the operator's"
+KEYLESS = "a toleration without key needs operator Exists"
+VALUELESS = "operator Exists takes no value"
+EVICTION_ONLY = "tolerationSeconds needs effect NoExecute"
 
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=32)]
-"""An amount as Kubernetes writes it: 500m, 4, 16Gi."""
+"""An amount of memory or storage as Kubernetes writes it: 16Gi."""
+Cpu = Annotated[str, Field(pattern=CPU_PATTERN, max_length=16)]
+"""An amount of CPU: 500m, 4."""
 ObjectName = Annotated[str, Field(pattern=OBJECT_NAME_PATTERN, max_length=253)]
 """Name of a Kubernetes object: lowercase letters, digits, dashes and dots."""
-LabelText = Annotated[str, Field(max_length=1024)]
+
+
+def _unlike(subject: str, prefixes: tuple[str, ...]) -> str:
+    """CEL expression: the subject begins with none of the prefixes."""
+    return " && ".join(f"!{subject}.startsWith('{prefix}')" for prefix in prefixes)
+
+
+def _refuse_if(refused: bool, message: str) -> None:
+    if refused:
+        raise ValueError(message)
+
+
+def _keys_fit(entries: Mapping[str, str]) -> dict[str, str]:
+    _refuse_if(not all(re.fullmatch(KEY_PATTERN, key) for key in entries), KEYS)
+    return dict(entries)
+
+
+def _values_fit(labels: Mapping[str, str]) -> dict[str, str]:
+    _refuse_if(not all(re.fullmatch(LABEL_PATTERN, value) for value in labels.values()), LABELS)
+    return dict(labels)
+
+
+def _labels_are_free(labels: Mapping[str, str]) -> dict[str, str]:
+    _refuse_if(any(key.startswith(RESERVED_LABELS) for key in labels), LABEL_TAKEN)
+    return dict(labels)
+
+
+def _security_stays(annotations: Mapping[str, str]) -> dict[str, str]:
+    _refuse_if(any(key.startswith(RESERVED_ANNOTATIONS) for key in annotations), SECURITY_FIXED)
+    return dict(annotations)
+
+
+def _variable_is_free(name: str) -> str:
+    _refuse_if(name.startswith(RESERVED_VARIABLES), VARIABLE_TAKEN)
+    return name
+
+
+KEYS_FIT = (f"self.all(key, key.matches('{KEY_PATTERN}'))", KEYS)
+VALUES_FIT = (f"self.all(key, self[key].matches('{LABEL_PATTERN}'))", LABELS)
+LABELS_FREE = (f"self.all(key, {_unlike('key', RESERVED_LABELS)})", LABEL_TAKEN)
+SECURITY_STAYS = (f"self.all(key, {_unlike('key', RESERVED_ANNOTATIONS)})", SECURITY_FIXED)
+
+LabelValue = Annotated[str, Field(max_length=63)]
+NodeLabels = Annotated[
+    dict[str, LabelValue],
+    Field(max_length=32, json_schema_extra=cel_rules(KEYS_FIT, VALUES_FIT)),
+    AfterValidator(_keys_fit),
+    AfterValidator(_values_fit),
+]
+PodLabels = Annotated[
+    dict[str, LabelValue],
+    Field(max_length=32, json_schema_extra=cel_rules(KEYS_FIT, VALUES_FIT, LABELS_FREE)),
+    AfterValidator(_keys_fit),
+    AfterValidator(_values_fit),
+    AfterValidator(_labels_are_free),
+]
+PodAnnotations = Annotated[
+    dict[str, Annotated[str, Field(max_length=1024)]],
+    Field(max_length=32, json_schema_extra=cel_rules(KEYS_FIT, SECURITY_STAYS)),
+    AfterValidator(_keys_fit),
+    AfterValidator(_security_stays),
+]
 
 
 class SecretReference(Model):
@@ -37,7 +119,7 @@ class PrepareResources(Model):
 
     separate: Annotated[bool, PRODUCT] = True
     """Whether preparation gets a pod of its own. If not, the training pod does it, and holds its GPU meanwhile."""
-    cpu: Annotated[Quantity, PRODUCT] = "2"
+    cpu: Annotated[Cpu, PRODUCT] = "2"
     """CPU asked for."""
     memory: Annotated[Quantity, PRODUCT] = "8Gi"
     """Memory asked for, and the limit."""
@@ -50,7 +132,7 @@ class ResourcesSpec(Model):
     """Accelerators of the training pod; 0 trains on CPU."""
     gpu_resource: Annotated[str, Field(pattern=RESOURCE_PATTERN, max_length=128), PRODUCT] = "nvidia.com/gpu"
     """Name of the accelerator among a node's resources; a MIG slice has its own."""
-    cpu: Annotated[Quantity, PRODUCT] = "4"
+    cpu: Annotated[Cpu, PRODUCT] = "4"
     """CPU asked for; training uses as many threads."""
     memory: Annotated[Quantity, PRODUCT] = "32Gi"
     """Memory asked for, and the limit."""
@@ -63,28 +145,48 @@ class ResourcesSpec(Model):
 class Toleration(Model):
     """A taint that the pods tolerate."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel_rules(
+            ("has(self.key) || self.operator == 'Exists'", KEYLESS),
+            ("self.operator == 'Equal' || !has(self.value)", VALUELESS),
+            ("!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')", EVICTION_ONLY),
+        )
+    )
+
     key: Annotated[str | None, Field(max_length=316)] = None
     """Taint key; left out, every key."""
-    operator: Literal["Exists", "Equal"] = "Equal"
+    operator: Annotated[Literal["Exists", "Equal"], PRODUCT] = "Equal"
     """How key and value must match."""
-    value: Annotated[str | None, Field(max_length=63)] = None
+    value: LabelValue | None = None
     """Taint value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Taint effect; left out, every effect."""
     toleration_seconds: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
     """How long a NoExecute taint is tolerated."""
 
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        _refuse_if(self.key is None and self.operator == "Equal", KEYLESS)
+        _refuse_if(self.value is not None and self.operator == "Exists", VALUELESS)
+        _refuse_if(self.toleration_seconds is not None and self.effect != "NoExecute", EVICTION_ONLY)
+        return self
+
+
+VariableName = Annotated[
+    str,
+    Field(
+        pattern=VARIABLE_PATTERN,
+        max_length=128,
+        json_schema_extra=cel_rules((_unlike("self", RESERVED_VARIABLES), VARIABLE_TAKEN)),
+    ),
+    AfterValidator(_variable_is_free),
+]
+
 
 class Variable(Model):
     """One environment variable."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel_rules(
-            (" && ".join(f"!self.name.startsWith('{name}')" for name in RESERVED_NAMES), RESERVED),
-        )
-    )
-
-    name: Annotated[str, Field(pattern=VARIABLE_PATTERN, max_length=128)]
+    name: VariableName
     """Name of the variable."""
     value: Annotated[str, Field(max_length=4096)] = ""
     """Its value. Secrets belong into a Secret: see secretRef."""
@@ -93,11 +195,11 @@ class Variable(Model):
 class PodTemplateSpec(Model):
     """What a job may say about its pods. Image, command, security context and volumes are the operator's."""
 
-    labels: Annotated[dict[str, LabelText], Field(max_length=32)] = {}
+    labels: PodLabels = {}
     """Labels of the pods."""
-    annotations: Annotated[dict[str, LabelText], Field(max_length=32)] = {}
+    annotations: PodAnnotations = {}
     """Annotations of the pods."""
-    node_selector: Annotated[dict[str, LabelText], Field(max_length=32)] = {}
+    node_selector: NodeLabels = {}
     """Labels that a node must have."""
     tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
     """Taints that the pods tolerate."""

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from finetune_api.documents import InvalidManifest, Problem, load_yaml
 from finetune_api.job import FineTuneJob
+from finetune_api.pods import OPERATORS_OWN, PodTemplateSpec
 from finetune_api.schema import (
     PATTERNS,
     READABLE_PATTERN,
@@ -204,9 +205,11 @@ def _known_field(location: Location) -> str:
     if nearest:
         return f"Did you mean {nearest}?"
     elsewhere = [path for path in _paths(FineTuneJob, "") if _plain(path.rpartition(".")[2]) == _plain(word)]
-    if elsewhere:
-        return f"Did you mean {' or '.join(elsewhere)}?"
-    return f"Known fields here: {', '.join(siblings)}."
+    nested = [path for path in elsewhere if "." in path]
+    if 0 < len(nested) <= 3:
+        return f"Did you mean {' or '.join(nested)}?"
+    fixed = f"{OPERATORS_OWN}. " if _model_at(location) is PodTemplateSpec else ""
+    return f"{fixed}Known fields here: {', '.join(siblings)}."
 
 
 def _paths(model: type[Model], prefix: str) -> Iterator[str]:

@@ -34,6 +34,7 @@ ENDINGS = {
 """What each exit code of the trainer means, and what to do next."""
 
 
+NONE = "none"
 HEADER = ["Field", "Type", "Allowed", "Default", "Default from", "Meaning"]
 
 
@@ -76,12 +77,19 @@ def _row(path: str, name: str, field: FieldInfo, parent: Schema) -> list[str]:
     start = [f"`{name}`", _type(schema), _allowed(schema)]
     if path.startswith("status"):
         return [*start, "", "", meaning]
-    default = "required" if field.is_required() else _default(schema) or unset.rstrip(".")
-    return [*start, default, source_of(field).removeprefix("default: "), meaning]
+    if field.is_required():
+        return [*start, "required", "", meaning]
+    default = unset.rstrip(".") or _default(schema)
+    origin = "" if default == NONE else source_of(field).removeprefix("default: ")
+    return [*start, default, origin, meaning]
 
 
 def _default(schema: Schema) -> str:
-    return f"`{written(schema['default'])}`" if "default" in schema and schema["type"] != "object" else ""
+    """The value that takes effect; of an object with fields, their rows tell."""
+    if "properties" in schema and "default" in schema:
+        return ""
+    value = schema.get("default")
+    return f"`{written(value)}`" if value not in (None, "", [], {}) else NONE
 
 
 def _child_path(path: str, name: str, schema: Schema) -> str:
@@ -94,8 +102,8 @@ def _anchor(heading: str) -> str:
 
 
 def _text(plain: str) -> str:
-    """Plain text that Markdown shows as it is, also in a table."""
-    return plain.replace("<", "&lt;").replace("|", "\\|")
+    """Plain text in one line that Markdown shows as it is, also in a table."""
+    return " ".join(plain.split()).replace("<", "&lt;").replace("|", "\\|")
 
 
 def _type(schema: Schema) -> str:
@@ -135,10 +143,18 @@ def _range(schema: Schema) -> str:
 
 def _rules(schema: Schema) -> Iterator[str]:
     """Rules that the API server checks on an object and its fields, without those that repeat a number's bounds."""
-    fields = (field for field in schema["properties"].values() if field["type"] not in ("object", "number"))
-    for node in (schema, *fields):
-        for rule in node.get("x-kubernetes-validations", []):
-            yield f"Rule: {_text(rule['message'])}."
+    for rule in _messages(schema):
+        yield f"Rule: {rule}."
+    fields: dict[str, list[str]] = {}
+    for name, field in schema["properties"].items():
+        for rule in _messages(field) if "properties" not in field and field["type"] != "number" else ():
+            fields.setdefault(rule, []).append(f"`{name}`")
+    for rule, names in fields.items():
+        yield f"Rule for {', '.join(names)}: {rule}."
+
+
+def _messages(schema: Schema) -> list[str]:
+    return [_text(rule["message"]) for rule in schema.get("x-kubernetes-validations", [])]
 
 
 def _exit_rows() -> list[list[str]]:

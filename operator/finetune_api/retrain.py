@@ -12,7 +12,7 @@ ConcurrencyPolicy = Literal["Forbid", "Replace"]
 class RetrainSpec(Model):
     """What starts a run besides a change of the manifest. A run that would repeat a finished one never takes a GPU."""
 
-    schedule: Annotated[str | None, Field(pattern=CRON_PATTERN, max_length=128), PRODUCT] = None
+    schedule: Annotated[str | None, Field(pattern=CRON_PATTERN, max_length=128)] = None
     """Cron expression of five fields, for instance "0 3 * * 0" for Sundays at three."""
     time_zone: Annotated[str, Field(pattern=TIME_ZONE_PATTERN, max_length=64), PRODUCT] = "UTC"
     """Time zone of the schedule, for instance Europe/Berlin."""

@@ -24,6 +24,10 @@ class ExitCode(IntEnum):
     """Stopped by a signal after saving; the next attempt goes on from there."""
 
 
+PASSING = (ExitCode.OUT_OF_MEMORY, ExitCode.STORAGE, ExitCode.STOPPED)
+"""Endings after which another attempt may succeed."""
+
+
 class Setting(Model):
     """One effective setting."""
 

@@ -50,6 +50,12 @@ def cel_rules(*rules: tuple[str, str]) -> dict[str, Any]:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
 
 
+def _cron_field(value: str) -> str:
+    """Pattern of a field: a star, a value or a range, each with an optional step; several with commas between."""
+    part = rf"(\*|({value})(-({value}))?)(/[1-9][0-9]?)?"
+    return f"{part}(,{part})*"
+
+
 SCHEMES = ("hf", "s3", "gs", "az", "pvc", "file")
 WRITABLE_SCHEMES = tuple(scheme for scheme in SCHEMES if scheme != "hf")
 
@@ -57,10 +63,19 @@ READABLE_PATTERN = rf"^({'|'.join(SCHEMES)})://[^\s]+$"
 WRITABLE_PATTERN = rf"^({'|'.join(WRITABLE_SCHEMES)})://[^\s]+$"
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$"
+CPU_PATTERN = r"^([0-9]+m|[0-9]+(\.[0-9]+)?)$"
 RESOURCE_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"
 VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
-CRON_PATTERN = r"^(@(hourly|daily|weekly|monthly|yearly)|[^\s]+( [^\s]+){4})$"
+CRON_FIELDS = (
+    "0?[0-9]|[1-5][0-9]",
+    "0?[0-9]|1[0-9]|2[0-3]",
+    "0?[1-9]|[12][0-9]|3[01]",
+    "0?[1-9]|1[0-2]|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)",
+    "0?[0-7]|(?i:sun|mon|tue|wed|thu|fri|sat)",
+)
+"""One value of minute, hour, day, month and weekday."""
+CRON_PATTERN = f"^(@(hourly|daily|weekly|monthly|yearly)|{' '.join(map(_cron_field, CRON_FIELDS))})$"
 TIME_ZONE_PATTERN = r"^[A-Za-z0-9_+/-]+$"
 
 NAME_RULE = "must be at most 63 lowercase letters, digits and dashes, with a letter or digit at both ends"
@@ -77,7 +92,8 @@ PATTERNS = {
     DNS_LABEL_PATTERN: NAME_RULE,
     OBJECT_NAME_PATTERN: "must be the name of an object: lowercase letters, digits, dashes and dots, with a letter or "
     "digit at both ends",
-    QUANTITY_PATTERN: "must be an amount such as 500m, 4 or 16Gi",
+    QUANTITY_PATTERN: "must be an amount such as 512Mi or 16Gi",
+    CPU_PATTERN: "must be an amount of CPU such as 500m or 4",
     RESOURCE_PATTERN: "must be the name of a resource such as nvidia.com/gpu",
     VARIABLE_PATTERN: "must be letters, digits and underscores, and not begin with a digit",
     CRON_PATTERN: "must be a cron expression of five fields such as 0 3 * * 0, or one of @hourly, @daily, @weekly, "

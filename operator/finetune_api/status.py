@@ -13,7 +13,7 @@ Phase = Literal[
 ]
 """Rejected: the run is complete and published, and its adapter was not shown to be better."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
-FINISHED: tuple[Phase, ...] = ("Succeeded", "Rejected", "Failed")
+Outcome = Literal["Succeeded", "Rejected", "Failed"]
 
 Trigger = Literal["Created", "SpecChanged", "Schedule", "DatasetChanged", "Requested"]
 ConditionType = Literal["Ready", "Reconciling", "Stalled", "DataPrepared", "Trained", "Evaluated", "Promoted"]
@@ -63,9 +63,13 @@ class RunStatus(Model):
     trigger: Trigger | None = None
     """What started the run."""
     started_at: Time | None = None
-    """When the run began."""
+    """When the run began, or went on after it was suspended."""
     finished_at: Time | None = None
     """When the run ended."""
+    outcome: Outcome | None = None
+    """How the run ended."""
+    message: str | None = None
+    """How the run ended, in one sentence."""
 
 
 class FailureStatus(Model):
@@ -103,8 +107,8 @@ class PastRun(Model):
     """Date and digest; missing if the data was never read."""
     trigger: Trigger | None = None
     """What started the run."""
-    phase: Phase
-    """How it ended; anything but Succeeded, Rejected and Failed means that another run took its place."""
+    outcome: Outcome | None = None
+    """How it ended; missing if another run took its place before."""
     message: str | None = None
     """How it ended, in one sentence."""
     adapter_uri: str | None = None
@@ -116,12 +120,16 @@ class PastRun(Model):
 class RetrainStatus(Model):
     """What decides when the job runs again by itself."""
 
+    schedule: str | None = None
+    """The schedule, with its time zone, that nextScheduleTime was computed from."""
     next_schedule_time: Time | None = None
     """When the schedule is next due."""
     last_schedule_time: Time | None = None
     """When the schedule was last due, whether it started a run or was skipped."""
     last_check_time: Time | None = None
     """When the data was last looked at."""
+    check_message: str | None = None
+    """Why the data could not be looked at, if it could not."""
     data_version: str | None = None
     """What the data, and a hub model's branch, were when the latest run read them."""
     handled_request: str | None = None

@@ -1,4 +1,4 @@
-"""Every right that the operator uses. The RBAC manifests are made from this table; a test fails on one too many or few."""
+"""Every right that the operator uses. RBAC manifests are made from this table; a test fails on one too many or few."""
 
 from dataclasses import dataclass
 from typing import Literal

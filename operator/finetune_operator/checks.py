@@ -1,0 +1,64 @@
+"""Has the data changed? A small Job now and then, whose answer is compared with what was known. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from finetune_api.status import RetrainStatus, RunStatus
+from finetune_operator.diagnosis import explain_failure
+from finetune_operator.observed import Observed, StageJob, report_of
+from finetune_operator.workloads import StageOrder
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a look at the data told, and what to do about the next one."""
+
+    version: str | None = None
+    """What the data is now."""
+    new_data: str | None = None
+    """The same, if it is not what it was."""
+    last_time: datetime | None = None
+    """When the look that just ended did so."""
+    message: str | None = None
+    """Why it failed, if it did."""
+    create: Sequence[StageOrder] = ()
+    delete: Sequence[StageJob] = ()
+    wake_at: datetime | None = None
+
+
+def follow_check(seen: Observed, now: datetime) -> Check:
+    """The state of the look at the data that is due, goes on, or has ended."""
+    spec, run = seen.subject.job.spec, seen.subject.status.run
+    jobs = [job for job in seen.jobs if job.stage == "check"]
+    if run is None or spec.suspend or not spec.retrain.on_dataset_change or not _may_look(seen, run):
+        return Check(delete=jobs)
+    if not jobs:
+        return _begin(seen, run, now)
+    job = max(jobs, key=lambda job: job.created)
+    return Check() if job.ended is None else _conclude(seen, job, now)
+
+
+def _may_look(seen: Observed, run: RunStatus) -> bool:
+    return run.outcome is not None or seen.subject.job.spec.retrain.concurrency_policy == "Replace"
+
+
+def _begin(seen: Observed, run: RunStatus, now: datetime) -> Check:
+    remembered = seen.subject.status.retrain or RetrainStatus()
+    last = remembered.last_check_time or run.finished_at or run.started_at or seen.subject.created
+    due = last + timedelta(seconds=seen.subject.job.spec.retrain.check_interval_seconds)
+    if now < due:
+        return Check(wake_at=due)
+    # The minute of its due time numbers a look: the same after a restart, another one next time.
+    return Check(create=[StageOrder(run=str(run.key), stage="check", attempt=int(due.timestamp() // 60))])
+
+
+def _conclude(seen: Observed, job: StageJob, now: datetime) -> Check:
+    pods = [pod for pod in seen.pods if pod.stage == "check" and pod.attempt == job.attempt]
+    reports = [report for pod in pods if pod.exit_code == 0 and (report := report_of(pod))]
+    ended = job.ended_at or now
+    if not reports or reports[-1].data_version is None:
+        failure = explain_failure(seen.subject.job.spec, job, pods)
+        return Check(last_time=ended, message=failure.message, delete=[job])
+    version, known = reports[-1].data_version, (seen.subject.status.retrain or RetrainStatus()).data_version
+    return Check(version, version if known not in (None, version) else None, ended, delete=[job])

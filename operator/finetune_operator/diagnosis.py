@@ -1,0 +1,133 @@
+"""Why a stage waits and why it failed, each as one word and one sentence. Pure."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.run import PASSING, ExitCode
+from finetune_operator.observed import StageJob, StagePod, report_of
+
+LOG_LINES = 10
+
+REASONS = {
+    ExitCode.INVALID_CONFIG: "InvalidConfig",
+    ExitCode.DATA_REJECTED: "DataRejected",
+    ExitCode.DIVERGED: "Diverged",
+    ExitCode.OUT_OF_MEMORY: "OutOfMemory",
+    ExitCode.STORAGE: "StorageFailed",
+    ExitCode.MODEL_NOT_LOADABLE: "ModelNotLoadable",
+    ExitCode.STOPPED: "Stopped",
+}
+OUT_OF_MEMORY = ("OutOfMemory", "OOMKilled")
+IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+
+
+@dataclass(frozen=True)
+class Hindrance:
+    """Why a pod does not run yet."""
+
+    reason: str
+    message: str
+    needs_person: bool
+    """Whether somebody must act. All the same it goes on by itself once they have."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt failed."""
+
+    reason: str
+    message: str
+    passing: bool
+    """Whether another attempt may succeed."""
+    exit_code: int | None = None
+    log: tuple[str, ...] = ()
+
+
+def find_hindrance(pod: StagePod | None, complaint: str) -> Hindrance | None:
+    """What keeps a stage from running; None if it runs or is just starting."""
+    if pod is None:
+        return _of_creation(complaint) if complaint else None
+    if pod.unschedulable:
+        return _of_scheduling(pod.unschedulable)
+    if pod.waiting in IMAGE:
+        return Hindrance("ImagePullFailed", f"The trainer image cannot be pulled: {_short(pod.waiting_message)}", True)
+    if pod.waiting == "CreateContainerConfigError":
+        return _of_container(pod.waiting_message)
+    if pod.waiting in ("CreateContainerError", "RunContainerError"):
+        return Hindrance("ContainerNotStarted", f"The container cannot be started: {_short(pod.waiting_message)}", True)
+    if complaint and not pod.running and not pod.over:
+        return Hindrance("PodNotStarted", f"The pod cannot start: {_short(complaint)}", True)
+    return None
+
+
+def _of_creation(complaint: str) -> Hindrance:
+    reason = "QuotaExceeded" if "exceeded quota" in complaint else "PodForbidden"
+    return Hindrance(reason, f"The pod cannot be created: {_short(complaint)}", True)
+
+
+def _of_scheduling(message: str) -> Hindrance:
+    claim = re.search(r'persistentvolumeclaim "([^"]+)" not found', message)
+    if claim:
+        return Hindrance(
+            "VolumeClaimMissing",
+            f"There is no PersistentVolumeClaim {claim[1]} in this namespace; create it, or change the pvc:// URI.",
+            True,
+        )
+    return Hindrance("Unschedulable", f"No node can take the pod: {_short(message)}", False)
+
+
+def _of_container(message: str) -> Hindrance:
+    secret = re.search(r'secret "([^"]+)" not found', message)
+    if secret:
+        return Hindrance(
+            "SecretMissing", f"There is no Secret {secret[1]} in this namespace; create it, or change secretRef.", True
+        )
+    return Hindrance("ContainerNotStarted", f"The container cannot be set up: {_short(message)}", True)
+
+
+def explain_failure(spec: FineTuneJobSpec, job: StageJob, pods: Sequence[StagePod]) -> Failure:
+    """Why the Job of an attempt failed, from its last pod's end, or from what the Job controller says."""
+    if job.reason == "DeadlineExceeded":
+        return Failure("DeadlineExceeded", "The run took longer than spec.activeDeadlineSeconds.", passing=False)
+    ended = [pod for pod in pods if pod.over]
+    if not ended:
+        return Failure("PodLost", "The pod was deleted before it could finish.", passing=True)
+    return _of_pod(spec, max(ended, key=lambda pod: pod.created))
+
+
+def _of_pod(spec: FineTuneJobSpec, pod: StagePod) -> Failure:
+    report = report_of(pod)
+    if report is not None and report.exit_code in REASONS:
+        code = report.exit_code
+        return Failure(REASONS[code], report.message, code in PASSING, code.value, tuple(report.log))
+    log = tuple(pod.last_word.splitlines()[-LOG_LINES:])
+    if pod.ended_reason == "OOMKilled":
+        return Failure("OOMKilled", _memory_message(spec, pod), True, pod.exit_code, log)
+    if pod.reason == "Evicted" or pod.disrupted:
+        return Failure(
+            "Evicted", f"The pod was evicted: {_short(pod.disrupted or pod.reason)}", True, pod.exit_code, log
+        )
+    if pod.exit_code == 0:
+        return Failure("NoReport", "The trainer ended without saying how the run stands.", True, 0, log)
+    if pod.exit_code is None:
+        return Failure("PodLost", "The pod ended before its container did; its node may be gone.", True, None, log)
+    return Failure(
+        "Crashed", f"The trainer ended unexpectedly with exit code {pod.exit_code}.", True, pod.exit_code, log
+    )
+
+
+def _memory_message(spec: FineTuneJobSpec, pod: StagePod) -> str:
+    train = pod.stage == "train"
+    limit, field = (spec.resources.memory, "") if train else (spec.resources.prepare.memory, ".prepare")
+    return (
+        f"The pod needed more than its memory limit of {limit} and was killed; raise spec.resources{field}.memory"
+        + (" or lower spec.training.microBatchTokens." if train else ".")
+    )
+
+
+def _short(message: str) -> str:
+    """The first sentences of a message of Kubernetes, without its line breaks."""
+    text = " ".join(message.split())
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,0 +1,46 @@
+"""How far running pods are: asked of the pods themselves, now and then."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+import aiohttp
+from pydantic import ValidationError
+
+from finetune_api.contract import PROGRESS_PATH, TRAINER_PORT
+from finetune_api.run import Progress
+from finetune_operator.observed import StagePod
+
+PATIENCE_SECONDS = 2.0
+
+
+class ProgressReader:
+    """Asks each pod at most once per interval; in between it repeats the last answer."""
+
+    def __init__(self, session: aiohttp.ClientSession, interval: timedelta, now: Callable[[], datetime]) -> None:
+        self._session, self._interval, self._now = session, interval * 0.8, now
+        self._answers: dict[tuple[str, str], tuple[datetime, Progress | None]] = {}
+
+    async def read(self, pods: Sequence[StagePod]) -> Progress | None:
+        """What the running pod of a job says; None if there is none, or it does not answer."""
+        pod = next((pod for pod in pods if pod.running and pod.ip and pod.stage != "check"), None)
+        if pod is None:
+            return None
+        known = self._answers.get((pod.namespace, pod.name))
+        if known is None or self._now() - known[0] >= self._interval:
+            known = self._answers[(pod.namespace, pod.name)] = (self._now(), await self._ask(pod.ip))
+        return known[1]
+
+    def forget(self, pods: Sequence[StagePod]) -> None:
+        """Pods that are over need not be remembered."""
+        for pod in pods:
+            if pod.over:
+                self._answers.pop((pod.namespace, pod.name), None)
+
+    async def _ask(self, ip: str) -> Progress | None:
+        host = f"[{ip}]" if ":" in ip else ip
+        timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
+        try:
+            async with self._session.get(f"http://{host}:{TRAINER_PORT}{PROGRESS_PATH}", timeout=timeout) as response:
+                return Progress.model_validate_json(await response.read())
+        except (aiohttp.ClientError, TimeoutError, ValidationError):
+            return None  # progress is a courtesy: the last word comes another way

@@ -1,0 +1,130 @@
+"""One look at one job: observe, decide, execute, say. Any event leads here; doing it twice does no harm."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune_operator.announcements import announce, build_event
+from finetune_operator.cluster import EVENTS, JOBS, Cluster, ClusterError, ignoring
+from finetune_operator.decision import Plan, decide
+from finetune_operator.informer import Informer
+from finetune_operator.observed import Key, Observed, StageJob, StagePod, Subject, view_job, view_subject
+from finetune_operator.progress import ProgressReader
+from finetune_operator.settings import Settings
+from finetune_operator.shelf import Shelf
+from finetune_operator.status import Situation, compose_status, status_patch, unreadable_status
+from finetune_operator.telemetry import Telemetry
+from finetune_operator.workloads import StageOrder, build_job, name_of
+
+SOON = timedelta(seconds=2)
+REFUSED_AGAIN = timedelta(seconds=30)
+REFUSALS = (400, 403, 404, 422)
+"""Answers to a create that stay the same until somebody changes something."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """Everything that reaches outside, made once at the start."""
+
+    cluster: Cluster
+    shelf: Shelf
+    jobs: Informer[StageJob]
+    pods: Informer[StagePod]
+    progress: ProgressReader
+    telemetry: Telemetry
+    settings: Settings
+    now: Callable[[], datetime]
+    """UTC, whole seconds."""
+
+
+async def reconcile(key: Key, deps: Dependencies) -> datetime | None:
+    """Bring one job a step further. Returns when to look again. Raises ClusterError."""
+    raw = deps.shelf.get(key)
+    if raw is None:
+        return None
+    try:
+        subject = view_subject(raw)
+    except ValidationError as error:
+        await write_status(key, raw, unreadable_status(raw, error, deps.now()), deps)
+        return None
+    seen = await observe(subject, deps)
+    plan = await execute(seen, decide(seen, deps.settings, deps.now()), deps)
+    after = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if await write_status(key, raw, after, deps):
+        deps.telemetry.note_turn(seen, plan.status)
+        await tell(seen, plan, deps)
+    return plan.wake_at
+
+
+async def observe(subject: Subject, deps: Dependencies) -> Observed:
+    """Everything known about a job and its children."""
+    jobs, pods = deps.jobs.of(subject.key), deps.pods.of(subject.key)
+    deps.progress.forget(pods)
+    seen = Observed(subject, jobs, pods, progress=await deps.progress.read(pods))
+    about = object_to_ask_about(seen, deps.now())
+    return replace(seen, complaint=await deps.cluster.warnings_about(*about)) if about else seen
+
+
+def object_to_ask_about(seen: Observed, now: datetime) -> tuple[str, str] | None:
+    """Namespace and uid of a Job whose pod cannot be made, or of a pod that does not start though it has a node."""
+    waiting = [job for job in seen.jobs if job.ended is None and not job.suspended and now - job.created >= 2 * SOON]
+    for job in waiting:
+        pods = [pod for pod in seen.pods if (pod.run, pod.stage, pod.attempt) == (job.run, job.stage, job.attempt)]
+        if not pods:
+            return job.namespace, job.uid
+        pod = max(pods, key=lambda pod: pod.created)
+        if pod.node and pod.waiting == "ContainerCreating":
+            return pod.namespace, pod.uid
+    return None
+
+
+async def execute(seen: Observed, plan: Plan, deps: Dependencies) -> Plan:
+    """Delete and create what the plan says. Returns the plan, or what the API server made of it."""
+    for job in plan.delete:
+        await deps.cluster.delete(job)
+    for order in plan.create:
+        plan = await start(seen.subject, order, plan, deps)
+    return plan
+
+
+async def start(subject: Subject, order: StageOrder, plan: Plan, deps: Dependencies) -> Plan:
+    """Create a stage's Job. One that is there already is as good, unless it is on its way out: look again soon."""
+    try:
+        deps.jobs.put(view_job(await deps.cluster.create(JOBS, build_job(subject, order, deps.settings))))
+        return plan
+    except ClusterError as error:
+        if error.code == 409:
+            return replace(plan, wake_at=deps.now() + SOON)
+        if error.code not in REFUSALS:
+            raise
+        message = f"The Job {name_of(subject, order)} cannot be created: {error}"
+        refused = Situation(
+            "Pending", "JobRefused", message, plan.status.run, stalled=True, failure=plan.status.failure
+        )
+        status = compose_status(subject, refused, plan.status.retrain, deps.now())
+        return replace(plan, status=status, wake_at=deps.now() + REFUSED_AGAIN)
+
+
+async def write_status(key: Key, raw: dict[str, Any], after: dict[str, Any], deps: Dependencies) -> bool:
+    """Write the status if it differs. Returns whether it did."""
+    patch = status_patch(raw.get("status", {}), after)
+    if not patch:
+        return False
+    with ignoring(404):
+        deps.shelf.put(await deps.cluster.patch_status(key, {"status": patch}))
+    return True
+
+
+async def tell(seen: Observed, plan: Plan, deps: Dependencies) -> None:
+    """Post what is worth telling. An Event that cannot be posted is not worth failing for."""
+    for said in announce(seen.subject.status, plan.status):
+        log.info("%s/%s: %s: %s", seen.subject.key.namespace, seen.subject.key.name, said.reason, said.message)
+        try:
+            await deps.cluster.create(EVENTS, build_event(seen.subject, said, deps.now(), deps.settings.pod_name))
+        except ClusterError as error:
+            log.warning("The event could not be posted: %s", error)
