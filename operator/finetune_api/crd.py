@@ -46,6 +46,8 @@ CONVERTED = (
 )
 DROPPED = ("$defs", "title")
 
+UNSEEN = {"observedGeneration": -1}
+"""Status of a job that the operator has not seen yet: without one, kstatus would take it for ready."""
 READY_REASON = '.status.conditions[?(@.type=="Ready")].reason'
 
 Schema = dict[str, Any]
@@ -91,7 +93,9 @@ def job_schema() -> Schema:
         "metadata": {"type": "object"},
     }
     schema["required"] = ["spec"]
-    return structural(schema)
+    result = structural(schema)
+    result["properties"]["status"]["default"] = UNSEEN
+    return result
 
 
 def structural(schema: Mapping[str, Any]) -> Schema:

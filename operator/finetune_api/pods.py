@@ -24,7 +24,9 @@ KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,
 LABEL_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 
 VARIABLE_TAKEN = "names that begin with FINETUNE_, LD_ or PYTHON are reserved"
-LABEL_TAKEN = "labels of finetuning.dev, kueue.x-k8s.io, batch.kubernetes.io and app.kubernetes.io/managed-by are reserved"
+LABEL_TAKEN = (
+    "labels of finetuning.dev, kueue.x-k8s.io, batch.kubernetes.io and app.kubernetes.io/managed-by are reserved"
+)
 SECURITY_FIXED = "AppArmor and seccomp are the operator's: such an annotation could only weaken them"
 KEYS = (
     "keys must be letters, digits, dashes, dots and underscores, at most 63, with an optional lowercase prefix such as "

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.training import ModelSpec, Quantization
-from finetune_cli.local import cache_folder
 from finetune_cli.stored import open_run
+from finetune_trainer.environment import cache_folder
 from finetune_trainer.errors import ModelNotLoadable, NotFound
 from finetune_trainer.store import Store
 

@@ -1,29 +1,28 @@
 """`run`, `plan` and `validate`: a manifest carried out on this machine. The composition root of local runs."""
 
-import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from pydantic import ValidationError
-
-from finetune_api.documents import InvalidManifest, Problem, dump_yaml, load_yaml
-from finetune_api.identity import digest8, run_config, run_digest, run_id
+from finetune_api.documents import InvalidManifest, dump_yaml, load_yaml
+from finetune_api.identity import run_config
 from finetune_api.job import FineTuneJob
 from finetune_api.problems import parse_job
 from finetune_api.report import Report
 from finetune_api.run import Progress, RunConfig
 from finetune_api.settings import settings_of
 from finetune_api.status import FineTuneJobStatus, RunStatus
-from finetune_trainer.errors import InvalidConfig, NotFound, StorageError
-from finetune_trainer.fetch import fetch_dataset
-from finetune_trainer.promotion import promote
-from finetune_trainer.store import Store, open_store
+from finetune_trainer.environment import cache_folder
+from finetune_trainer.errors import InvalidConfig
+from finetune_trainer.promotion import make_current
+from finetune_trainer.runs import config_of, finished_report, invalid, job_store
+from finetune_trainer.session import Session
+from finetune_trainer.store import Store
 
 
 def run_job(manifest: Path, output: str) -> None:
@@ -31,13 +30,13 @@ def run_job(manifest: Path, output: str) -> None:
     if output not in ("table", "yaml"):
         raise InvalidConfig(f"--output must be table or yaml, got {output}.")
     job = read_job(manifest)
-    store = open_store(job.spec.output.uri).under(f"{job.metadata.namespace}/{job.metadata.name}")
-    config = config_of(job, store)
+    store = job_store(job)
+    config = config_of(job, store, cache_folder())
     finished = finished_report(store.under(f"runs/{config.run_id}"))
     if finished is None:
         finished = carry_out(config)
     else:
-        promote(store, finished)
+        make_current(store, finished, datetime.now(UTC))
         print(f"Nothing to do: run {config.run_id} of this manifest and this data is finished.", file=sys.stderr)
     show(job, store, finished, output)
 
@@ -48,7 +47,7 @@ def carry_out(config: RunConfig) -> Report:
 
     with watching(config) as tell, stopping_on_signals() as stop:
         tell(Progress(stage="prepare", message="loading the libraries"))
-        from finetune_trainer.recipe import Session, run  # takes seconds: not before the person sees something
+        from finetune_trainer.recipe import run  # takes seconds: not before the person sees something
 
         return run(config, Session(cache_folder(), tell, stop, lambda: datetime.now(UTC)))
 
@@ -118,53 +117,12 @@ def read_job(manifest: Path) -> FineTuneJob:
     try:
         return parse_job(load_yaml(text))
     except InvalidManifest as error:
-        raise InvalidConfig(list_problems(name, error.problems)) from error
+        raise invalid(name, error) from error
 
 
 def name_of(manifest: Path) -> str:
     """What a person calls the manifest."""
     return "standard input" if str(manifest) == "-" else str(manifest)
-
-
-def list_problems(name: str, problems: Sequence[Problem]) -> str:
-    """One line for one problem, else one line each."""
-    if len(problems) == 1:
-        return f"{name}: {problems[0]}"
-    return "\n  ".join([f"{name} has {len(problems)} problems:", *map(str, problems)])
-
-
-def config_of(job: FineTuneJob, store: Store) -> RunConfig:
-    """The orders for this job and the data as it is now: a run already begun keeps its name."""
-    data = fetch_dataset(job.spec.dataset.uri, cache_folder())
-    digest = run_digest(job.spec, data.fingerprint)
-    name = begun_run(store, digest) or run_id(digest, datetime.now(UTC).date())
-    return run_config(job, name, digest, settings_of(job.spec))
-
-
-def begun_run(store: Store, digest: str) -> str | None:
-    """The run of this digest that an earlier day or attempt began."""
-    names = {file.path.split("/")[1] for file in store.list("runs")}
-    return max((name for name in names if name.endswith(f"-{digest8(digest)}")), default=None)
-
-
-def finished_report(store: Store) -> Report | None:
-    """The report of a complete run."""
-    if not store.exists("manifest.json"):
-        return None
-    try:
-        return Report.model_validate_json(store.read("report.json"))
-    except NotFound:
-        return None
-    except ValidationError as error:
-        raise StorageError(
-            f"{store.uri_of('report.json')} is damaged. Restore it, or delete the run's manifest.json to run again."
-        ) from error
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $FINETUNE_CACHE, else the user's cache folder."""
-    fallback = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finetune"
-    return Path(os.environ.get("FINETUNE_CACHE", fallback))
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from finetune_trainer.store import Store, open_store
 
 def show_report(location: str, html: Path | None) -> None:
     """Print the comparison of a finished run, or write its page to a file."""
-    from finetune_cli.local import finished_report
     from finetune_cli.tables import print_report
     from finetune_trainer.page import render_page
+    from finetune_trainer.runs import finished_report
 
     store = open_run(location)
     report = finished_report(store)

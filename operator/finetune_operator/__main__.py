@@ -80,10 +80,24 @@ async def watch(settings: Settings, operation: Operation) -> None:
     )
 
 
+class NoDiffs(kopf.DiffBaseStorage):
+    """Whoever looks at the whole object every time needs no differences; working them out costs most of an event."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """Settings against the pitfalls of long watches and of many objects."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = NoDiffs()
     settings.scanning.disabled = True
     settings.watching.server_timeout = 290
     settings.watching.client_timeout = 310

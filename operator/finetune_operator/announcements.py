@@ -11,6 +11,7 @@ from finetune_operator.workloads import Manifest
 
 COMPONENT = "finetune-operator"
 LONGEST_MESSAGE = 1000
+UNTOLD = ("Starting", "Preparing")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def announce(before: FineTuneJobStatus, after: FineTuneJobStatus) -> list[Announ
         told.append(Announcement("Normal", "DataPrepared", f"The data of run {after.run.id} is checked and divided."))
     if after.failure is not None and after.failure != before.failure and after.phase != "Failed":
         told.append(Announcement("Warning", after.failure.reason, f"{after.failure.message} It will be tried again."))
-    elif _reason(after) != _reason(before) and _reason(after) not in ("Starting", "Preparing"):
+    elif (after.phase, _reason(after)) != (before.phase, _reason(before)) and _reason(after) not in UNTOLD:
         told.append(_of_turn(after))
     return told
 

@@ -6,8 +6,10 @@ from datetime import datetime, timedelta
 
 from finetune_api.status import RetrainStatus, RunStatus
 from finetune_operator.diagnosis import explain_failure
-from finetune_operator.observed import Observed, StageJob, report_of
+from finetune_operator.observed import Observed, StageJob, StagePod, last_report
 from finetune_operator.workloads import StageOrder
+
+LONGEST_LOOK = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,29 @@ def _begin(seen: Observed, run: RunStatus, now: datetime) -> Check:
     due = last + timedelta(seconds=seen.subject.job.spec.retrain.check_interval_seconds)
     if now < due:
         return Check(wake_at=due)
-    # The minute of its due time numbers a look: the same after a restart, another one next time.
-    return Check(create=[StageOrder(run=str(run.key), stage="check", attempt=int(due.timestamp() // 60))])
+    # The second of its due time numbers a look: the same after a restart, another one next time.
+    number, limit = int(due.timestamp()), int(LONGEST_LOOK.total_seconds())
+    return Check(create=[StageOrder(run=str(run.key), stage="check", attempt=number, deadline_seconds=limit)])
 
 
 def _conclude(seen: Observed, job: StageJob, now: datetime) -> Check:
     pods = [pod for pod in seen.pods if pod.stage == "check" and pod.attempt == job.attempt]
-    reports = [report for pod in pods if pod.exit_code == 0 and (report := report_of(pod))]
-    ended = job.ended_at or now
-    if not reports or reports[-1].data_version is None:
-        failure = explain_failure(seen.subject.job.spec, job, pods)
-        return Check(last_time=ended, message=failure.message, delete=[job])
-    version, known = reports[-1].data_version, (seen.subject.status.retrain or RetrainStatus()).data_version
-    return Check(version, version if known not in (None, version) else None, ended, delete=[job])
+    report, ended = last_report(pods), job.ended_at or now
+    if report is None or report.data_version is None:
+        return Check(last_time=ended, message=_explain(seen, job, pods), delete=[job])
+    new_data = report.data_version if _is_news(seen, report.data_version) else None
+    return Check(report.data_version, new_data, ended, delete=[job])
+
+
+def _explain(seen: Observed, job: StageJob, pods: Sequence[StagePod]) -> str:
+    if job.reason == "DeadlineExceeded":
+        return f"Looking at the data took longer than {LONGEST_LOOK.total_seconds() / 60:.0f} minutes."
+    return explain_failure(seen.subject.job.spec, job, pods).message
+
+
+def _is_news(seen: Observed, version: str) -> bool:
+    """Whether the data is not what the latest run read. To a run that failed before it could, any data is news."""
+    known, run = (seen.subject.status.retrain or RetrainStatus()).data_version, seen.subject.status.run
+    if known is not None:
+        return version != known
+    return run is not None and run.outcome == "Failed" and run.id is None

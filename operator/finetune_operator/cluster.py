@@ -195,4 +195,5 @@ async def connect(connections: int) -> ApiClient:
     except config.ConfigException:
         await config.load_kube_config(client_configuration=settings)
     settings.connection_pool_maxsize = connections
+    settings.client_session_kwargs = {"trust_env": False}  # it reads .netrc before each request
     return ApiClient(settings)

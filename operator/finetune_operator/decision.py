@@ -12,9 +12,9 @@ from finetune_api.status import FineTuneJobStatus, RetrainStatus, RunStatus
 from finetune_operator.checks import Check, follow_check
 from finetune_operator.observed import Observed, StageJob, Subject
 from finetune_operator.settings import Settings
-from finetune_operator.stages import Step, pursue
-from finetune_operator.status import Situation, compose_status
-from finetune_operator.triggers import InvalidSchedule, Start, due_start, follow_schedule
+from finetune_operator.stages import Step, deadline_of, pursue
+from finetune_operator.status import Situation, compose_status, stand_still
+from finetune_operator.triggers import Start, due_start, find_fault, follow_schedule
 from finetune_operator.workloads import StageOrder, run_key
 
 
@@ -35,48 +35,59 @@ def decide(seen: Observed, settings: Settings, now: datetime) -> Plan:
     if subject.deleted:
         return Plan(subject.status)
     objection = refuse(subject, now)
-    if objection is not None:
-        return Plan(compose_status(subject, objection, subject.status.retrain, now))
-    check = follow_check(seen, now)
+    check = Check() if objection else follow_check(seen, now)
     start = due_start(subject, subject.status.run, check.new_data, now)
-    step = next_step(seen, start, settings, now)
+    step = next_step(seen, start, objection, settings, now)
     retrain = remember(subject, step.situation, check, now)
+    unwanted = (*step.delete, *check.delete, *leftovers(seen, step.situation.run))
+    times = (step.wake_at, check.wake_at, retrain.next_schedule_time, time_limit(subject, step.situation, now))
     return Plan(
         status=compose_status(subject, step.situation, retrain, now),
-        delete=[job for job in (*step.delete, *check.delete, *leftovers(seen, step.situation.run)) if not job.deleted],
+        delete=[job for job in dict.fromkeys(unwanted) if not job.deleted],
         create=[*step.create, *check.create],
-        wake_at=min((time for time in (step.wake_at, check.wake_at, retrain.next_schedule_time) if time), default=None),
+        wake_at=min((time for time in times if time), default=None),
     )
 
 
 def refuse(subject: Subject, now: datetime) -> Situation | None:
-    """What only shows in a cluster: a manifest that is valid but cannot work here."""
-    spec, run = subject.job.spec, subject.status.run
+    """What only shows in a cluster: a manifest that is valid but cannot work here. No run starts from it."""
+    spec = subject.job.spec
     if spec.output.uri.startswith("file://"):
         message = (
             f"spec.output.uri {spec.output.uri} is a folder inside the pod and ends with it; use pvc:// or a bucket."
         )
-        return Situation("Pending", "InvalidSpec", message, run, stalled=True)
-    try:
-        follow_schedule(subject, now)
-    except InvalidSchedule as error:
-        return Situation("Pending", "InvalidSchedule", str(error), run, stalled=True)
-    return None
+        return stand_still(subject.status, "Pending", "InvalidSpec", message, stalled=True)
+    fault = find_fault(spec.retrain, now)
+    return stand_still(subject.status, "Pending", "InvalidSchedule", fault, stalled=True) if fault else None
 
 
-def next_step(seen: Observed, start: Start | None, settings: Settings, now: datetime) -> Step:
+def next_step(
+    seen: Observed, start: Start | None, objection: Situation | None, settings: Settings, now: datetime
+) -> Step:
     """Where the current run stands, or the one that must start."""
     subject, run = seen.subject, seen.subject.status.run
-    if subject.job.spec.suspend and (start is not None or run is None or run.outcome is None):
+    goes_on = run is not None and run.outcome is None
+    if subject.job.spec.suspend and (start is not None or goes_on):
         return pause(seen, start)
+    if run is not None and goes_on and start is None:
+        return go_on(seen, run, settings, now)
+    if objection is not None:
+        return Step(objection, delete=[job for job in seen.jobs if job.ended is None])
     if start is not None:
         return pursue(replace(seen, progress=None), begin(subject, start, now), settings, now)
     assert run is not None  # without a run there is a start
-    if run.outcome is not None:
-        return rest(seen, run, now)
-    if subject.status.phase == "Suspended":
-        run = run.model_copy(update={"started_at": now})
-    return pursue(seen, run, settings, now)
+    return rest(seen, run, now)
+
+
+def go_on(seen: Observed, run: RunStatus, settings: Settings, now: datetime) -> Step:
+    """Pursue the current run. Its time stands still while it is suspended, also when somebody else did that."""
+    if seen.subject.status.phase != "Suspended":
+        return pursue(seen, run, settings, now)
+    step = pursue(seen, run.model_copy(update={"started_at": now}), settings, now)
+    if step.situation.phase != "Suspended" or step.situation.run is None:
+        return step
+    held = step.situation.run.model_copy(update={"started_at": run.started_at})
+    return replace(step, situation=replace(step.situation, run=held))
 
 
 def begin(subject: Subject, start: Start, now: datetime) -> RunStatus:
@@ -88,15 +99,13 @@ def begin(subject: Subject, start: Start, now: datetime) -> RunStatus:
 
 def pause(seen: Observed, start: Start | None) -> Step:
     """Suspended: stop what runs, start nothing."""
-    subject, run = seen.subject, seen.subject.status.run
-    saving = any(not pod.over for pod in seen.pods)
+    status, active = seen.subject.status, [job for job in seen.jobs if job.ended is None]
     message = "Suspended by spec.suspend."
-    if saving:
+    if any(pod.stage != "check" and not pod.over for pod in seen.pods):
         message = "Suspended by spec.suspend; the pod saves its work and stops."
-    elif start is not None and run is not None:
-        message = "Suspended by spec.suspend; set it to false and the changed manifest starts a run."
-    active = [job for job in seen.jobs if job.ended is None]
-    return Step(Situation("Suspended", "Suspended", message, run, progress=subject.status.progress), delete=active)
+    elif start is not None and status.run is not None:
+        message = "Suspended by spec.suspend; the next run starts when it is set to false."
+    return Step(stand_still(status, "Suspended", "Suspended", message), delete=active)
 
 
 def rest(seen: Observed, run: RunStatus, now: datetime) -> Step:
@@ -105,14 +114,21 @@ def rest(seen: Observed, run: RunStatus, now: datetime) -> Step:
     assert run.finished_at is not None
     status, ttl = seen.subject.status, seen.subject.job.spec.ttl_seconds_after_finished
     reason = status.failure.reason if run.outcome == "Failed" and status.failure else run.outcome
-    situation = Situation(
-        run.outcome, reason, run.message or "", run, stalled=run.outcome != "Succeeded", progress=status.progress,
-        failure=status.failure, adapter=status.adapter, evaluation=status.evaluation, current=status.current,
-    )  # fmt: skip
-    if ttl is None or not seen.jobs:
-        return Step(situation)
-    expiry = run.finished_at + timedelta(seconds=ttl)
-    return Step(situation, wake_at=expiry) if now < expiry else Step(situation, delete=seen.jobs)
+    situation = stand_still(status, run.outcome, reason, run.message or "", stalled=run.outcome != "Succeeded")
+    left = [job for job in seen.jobs if job.stage != "check"]
+    expiry = run.finished_at + timedelta(seconds=ttl) if ttl is not None and left else None
+    if expiry is not None and now >= expiry:
+        return Step(situation, delete=left)
+    return Step(situation, delete=[job for job in left if job.ended is None], wake_at=expiry)
+
+
+def time_limit(subject: Subject, situation: Situation, now: datetime) -> datetime | None:
+    """When a run that goes on must have ended."""
+    run = situation.run
+    if run is None or run.outcome is not None or situation.phase == "Suspended":
+        return None
+    deadline = deadline_of(subject, run)
+    return deadline if deadline and deadline > now else None
 
 
 def remember(subject: Subject, situation: Situation, check: Check, now: datetime) -> RetrainStatus:

@@ -19,7 +19,11 @@ REASONS = {
     ExitCode.MODEL_NOT_LOADABLE: "ModelNotLoadable",
     ExitCode.STOPPED: "Stopped",
 }
+POD_LOST = "PodLost"
 OUT_OF_MEMORY = ("OutOfMemory", "OOMKilled")
+NEVER_RAN = ("StartError", "ContainerCannotRun")
+OWN_DISK = ("EmptyDir", "ephemeral")
+"""Words of the kubelet when a pod kept more on its node's disk than it may."""
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 
 
@@ -43,6 +47,8 @@ class Failure:
     """Whether another attempt may succeed."""
     exit_code: int | None = None
     log: tuple[str, ...] = ()
+    data_version: str | None = None
+    """What the data was when it was read, if it was."""
 
 
 def find_hindrance(pod: StagePod | None, complaint: str) -> Hindrance | None:
@@ -90,10 +96,11 @@ def _of_container(message: str) -> Hindrance:
 def explain_failure(spec: FineTuneJobSpec, job: StageJob, pods: Sequence[StagePod]) -> Failure:
     """Why the Job of an attempt failed, from its last pod's end, or from what the Job controller says."""
     if job.reason == "DeadlineExceeded":
-        return Failure("DeadlineExceeded", "The run took longer than spec.activeDeadlineSeconds.", passing=False)
+        # The run itself still has time, else it would have been ended for that: its deadline was raised meanwhile.
+        return Failure("DeadlineExceeded", "The Job reached the deadline that it was started with.", passing=True)
     ended = [pod for pod in pods if pod.over]
     if not ended:
-        return Failure("PodLost", "The pod was deleted before it could finish.", passing=True)
+        return Failure(POD_LOST, "The pod was deleted before it could finish.", passing=True)
     return _of_pod(spec, max(ended, key=lambda pod: pod.created))
 
 
@@ -101,18 +108,24 @@ def _of_pod(spec: FineTuneJobSpec, pod: StagePod) -> Failure:
     report = report_of(pod)
     if report is not None and report.exit_code in REASONS:
         code = report.exit_code
-        return Failure(REASONS[code], report.message, code in PASSING, code.value, tuple(report.log))
+        return Failure(
+            REASONS[code], report.message, code in PASSING, code.value, tuple(report.log), report.data_version
+        )
     log = tuple(pod.last_word.splitlines()[-LOG_LINES:])
     if pod.ended_reason == "OOMKilled":
         return Failure("OOMKilled", _memory_message(spec, pod), True, pod.exit_code, log)
+    if pod.reason == "Evicted" and any(word in pod.message for word in OWN_DISK):
+        return Failure("StorageExceeded", _storage_message(spec, pod), False, pod.exit_code, log)
     if pod.reason == "Evicted" or pod.disrupted:
-        return Failure(
-            "Evicted", f"The pod was evicted: {_short(pod.disrupted or pod.reason)}", True, pod.exit_code, log
-        )
+        why = pod.disrupted or pod.message or pod.reason
+        return Failure("Evicted", f"The pod was evicted: {_short(why)}", True, pod.exit_code, log)
+    if pod.ended_reason in NEVER_RAN:
+        message = f"The container could not be started: {_short(pod.last_word)}"
+        return Failure("ContainerNotStarted", message, True, pod.exit_code)
     if pod.exit_code == 0:
         return Failure("NoReport", "The trainer ended without saying how the run stands.", True, 0, log)
     if pod.exit_code is None:
-        return Failure("PodLost", "The pod ended before its container did; its node may be gone.", True, None, log)
+        return Failure(POD_LOST, "The pod ended before its container did; its node may be gone.", True, None, log)
     return Failure(
         "Crashed", f"The trainer ended unexpectedly with exit code {pod.exit_code}.", True, pod.exit_code, log
     )
@@ -124,6 +137,13 @@ def _memory_message(spec: FineTuneJobSpec, pod: StagePod) -> str:
     return (
         f"The pod needed more than its memory limit of {limit} and was killed; raise spec.resources{field}.memory"
         + (" or lower spec.training.microBatchTokens." if train else ".")
+    )
+
+
+def _storage_message(spec: FineTuneJobSpec, pod: StagePod) -> str:
+    return (
+        f"The pod kept more on its node's disk than spec.resources.storage ({spec.resources.storage}); raise it. "
+        f"Kubernetes says: {_short(pod.message)}"
     )
 
 

@@ -7,13 +7,22 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from finetune_api.contract import ATTEMPT_LABEL, JOB_LABEL, REQUEST_ANNOTATION, RUN_LABEL, STAGE_LABEL
+from finetune_api.contract import (
+    ATTEMPT_LABEL,
+    JOB_LABEL,
+    REQUEST_ANNOTATION,
+    RUN_LABEL,
+    STAGE_LABEL,
+    TEMPLATE_ANNOTATION,
+)
 from finetune_api.job import FineTuneJob
 from finetune_api.run import Progress, RunReport
 from finetune_api.status import FineTuneJobStatus
 
 Object = Mapping[str, Any]
 StageName = Literal["prepare", "train", "check"]
+CONTAINER = "trainer"
+TOKENS_FLAG = "--micro-batch-tokens"
 
 
 @dataclass(frozen=True, order=True)
@@ -54,6 +63,10 @@ class StageJob:
     run: str
     stage: StageName
     attempt: int
+    template: str
+    """Digest of what its pods are made from."""
+    micro_batch_tokens: int | None
+    """What its pod was told instead of the manifest's value, if anything."""
     created: datetime
     suspended: bool
     ended: Literal["Complete", "Failed"] | None
@@ -78,6 +91,8 @@ class StagePod:
     phase: str
     reason: str
     """Why the pod as a whole failed, for instance Evicted."""
+    message: str
+    """The same in a sentence."""
     ip: str
     node: str
     unschedulable: str
@@ -131,6 +146,8 @@ def view_job(raw: Object) -> StageJob:
         run=labels[RUN_LABEL],
         stage=labels[STAGE_LABEL],
         attempt=int(labels[ATTEMPT_LABEL]),
+        template=meta.get("annotations", {}).get(TEMPLATE_ANNOTATION, ""),
+        micro_batch_tokens=_tokens_of(spec),
         created=parse_time(meta["creationTimestamp"]),
         suspended=spec.get("suspend", False),
         ended=ended,  # type: ignore[arg-type]
@@ -143,7 +160,9 @@ def view_job(raw: Object) -> StageJob:
 def view_pod(raw: Object) -> StagePod:
     """The view of a pod made for this operator's Jobs."""
     meta, status, labels = raw["metadata"], raw.get("status", {}), raw["metadata"]["labels"]
-    state: Object = next((entry.get("state", {}) for entry in status.get("containerStatuses", [])), {})
+    # A service mesh may have added containers of its own.
+    ours = (entry for entry in status.get("containerStatuses", []) if entry["name"] == CONTAINER)
+    state: Object = next((entry.get("state", {}) for entry in ours), {})
     conditions = {entry["type"]: entry for entry in status.get("conditions", [])}
     scheduled, disrupted = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
     ended, waiting = state.get("terminated", {}), state.get("waiting", {})
@@ -158,6 +177,7 @@ def view_pod(raw: Object) -> StagePod:
         created=parse_time(meta["creationTimestamp"]),
         phase=status.get("phase", "Pending"),
         reason=status.get("reason", ""),
+        message=status.get("message", ""),
         ip=status.get("podIP", ""),
         node=raw["spec"].get("nodeName", ""),
         unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
@@ -188,6 +208,12 @@ def view_subject(raw: Object) -> Subject:
     )
 
 
+def last_report(pods: Sequence[StagePod]) -> RunReport | None:
+    """What the pod that succeeded last said."""
+    done = [pod for pod in pods if pod.exit_code == 0]
+    return report_of(max(done, key=lambda pod: pod.created)) if done else None
+
+
 def report_of(pod: StagePod) -> RunReport | None:
     """The trainer's last word; None if it had none."""
     try:
@@ -199,6 +225,11 @@ def report_of(pod: StagePod) -> RunReport | None:
 def parse_time(text: str) -> datetime:
     """A time as Kubernetes writes it."""
     return datetime.fromisoformat(text)
+
+
+def _tokens_of(job_spec: Object) -> int | None:
+    arguments = job_spec["template"]["spec"]["containers"][0].get("args", [])
+    return int(arguments[arguments.index(TOKENS_FLAG) + 1]) if TOKENS_FLAG in arguments else None
 
 
 def _maybe_time(text: str | None) -> datetime | None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -40,6 +40,8 @@ class Dependencies:
     settings: Settings
     now: Callable[[], datetime]
     """UTC, whole seconds."""
+    unwritable: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    """Statuses that the API server did not keep whole."""
 
 
 async def reconcile(key: Key, deps: Dependencies) -> datetime | None:
@@ -115,9 +117,22 @@ async def write_status(key: Key, raw: dict[str, Any], after: dict[str, Any], dep
     patch = status_patch(raw.get("status", {}), after)
     if not patch:
         return False
+    if deps.unwritable.get(key) == after:
+        return False
     with ignoring(404):
-        deps.shelf.put(await deps.cluster.patch_status(key, {"status": patch}))
+        answer = await deps.cluster.patch_status(key, {"status": patch})
+        deps.shelf.put(answer)
+        note_unwritable(key, answer.get("status", {}), after, deps)
     return True
+
+
+def note_unwritable(key: Key, written: dict[str, Any], after: dict[str, Any], deps: Dependencies) -> None:
+    """Remember a status that the API server cut: fields that an older CRD does not know would be written for ever."""
+    deps.unwritable.pop(key, None)
+    cut = status_patch(written, after)
+    if cut:
+        deps.unwritable[key] = after
+        log.error("The CRD in the cluster is older than this operator: it does not keep status.%s.", ", ".join(cut))
 
 
 async def tell(seen: Observed, plan: Plan, deps: Dependencies) -> None:

@@ -6,16 +6,17 @@ from datetime import datetime, timedelta
 
 from finetune_api.run import Progress, RunReport
 from finetune_api.status import CurrentAdapter, FailureStatus, Phase, RunStatus
-from finetune_operator.diagnosis import OUT_OF_MEMORY, Failure, explain_failure, find_hindrance
-from finetune_operator.observed import Observed, StageJob, StageName, StagePod, Subject, report_of
+from finetune_operator.diagnosis import OUT_OF_MEMORY, POD_LOST, Failure, explain_failure, find_hindrance
+from finetune_operator.observed import Observed, StageJob, StageName, StagePod, Subject, last_report
 from finetune_operator.settings import Settings
 from finetune_operator.status import Situation
-from finetune_operator.workloads import StageOrder
+from finetune_operator.workloads import StageOrder, template_of
 
 LONGEST_WAIT = timedelta(minutes=10)
 LOOK_AGAIN = timedelta(seconds=15)
 """How soon a stage without a running pod is looked at again: quotas and missing volumes only show in events."""
 FEWEST_TOKENS = 128
+LATE = Failure("DeadlineExceeded", "The run took longer than spec.activeDeadlineSeconds.", passing=False)
 STARTING = {"prepare": "Waiting for the pod that prepares the data.", "train": "Waiting for the pod that trains."}
 
 
@@ -45,20 +46,20 @@ def attend(seen: Observed, run: RunStatus, settings: Settings, now: datetime) ->
     stage = stage_of(seen.subject, run)
     attempts = [job for job in seen.jobs if job.run == run.key and job.stage == stage]
     job = max(attempts, key=lambda job: job.attempt, default=None)
-    pods = [pod for pod in seen.pods if job and pod.run == run.key and (pod.stage, pod.attempt) == (stage, job.attempt)]
-    if out_of_time(seen.subject, run, now):
-        late = Failure("DeadlineExceeded", "The run took longer than spec.activeDeadlineSeconds.", passing=False)
-        return give_up(run, late, attempts, now)
-    if job is None or job.attempt < run.attempt:
-        return launch(seen, run, stage, attempts, now)
-    run = run.model_copy(update={"attempt": job.attempt})
-    if job.ended is None:
-        return follow(seen, run, job, pods, settings, now)
-    report = last_report(pods) if job.ended == "Complete" else None
+    pods = pods_of(seen, job) if job else []
+    run = run.model_copy(update={"attempt": max(run.attempt, job.attempt if job else 0)})
+    report = last_report(pods) if job and job.ended == "Complete" else None
     if report is not None:
         return finish(run, report, now)
-    failure = explain_failure(seen.subject.job.spec, job, pods)
-    return recover(seen, run, failure, job, attempts, settings, now)
+    current = job if job and job.attempt == run.attempt else None
+    # Jobs and pods are watched apart: a Job may be seen to end before its pod is.
+    if current and current.ended and all(pod.over for pod in pods):
+        return recover(seen, run, current, attempts, settings, now)
+    if out_of_time(seen.subject, run, now):
+        return give_up(run, LATE, attempts, now)
+    if current is None:
+        return launch(seen, run, stage, tokens_after(seen, job), now)
+    return follow(seen, run, current, pods, settings, now)
 
 
 def hear_preparation(seen: Observed, run: RunStatus) -> tuple[RunStatus, RunReport | None]:
@@ -71,12 +72,6 @@ def hear_preparation(seen: Observed, run: RunStatus) -> tuple[RunStatus, RunRepo
     if report is None:
         return run, None
     return run.model_copy(update={"id": report.run_id, "digest": report.digest, "attempt": 1}), report
-
-
-def last_report(pods: Sequence[StagePod]) -> RunReport | None:
-    """What the pod that succeeded last said."""
-    done = [pod for pod in pods if pod.exit_code == 0]
-    return report_of(max(done, key=lambda pod: pod.created)) if done else None
 
 
 def stage_of(subject: Subject, run: RunStatus) -> StageName:
@@ -96,12 +91,13 @@ def deadline_of(subject: Subject, run: RunStatus) -> datetime | None:
     return None if seconds is None or run.started_at is None else run.started_at + timedelta(seconds=seconds)
 
 
-def launch(seen: Observed, run: RunStatus, stage: StageName, failed: Sequence[StageJob], now: datetime) -> Step:
-    """Start an attempt, once no pod of an earlier one can write any more."""
+def launch(seen: Observed, run: RunStatus, stage: StageName, tokens: int | None, now: datetime) -> Step:
+    """Start an attempt, once no earlier pod of the job can write any more."""
     situation = Situation("Pending", "Starting", STARTING[stage], run, failure=latest(seen, run))
-    if any(pod.run == run.key and pod.stage != "check" and not pod.over for pod in seen.pods):
-        waiting = replace(situation, message="The pod of the attempt before is still stopping.")
-        return Step(waiting, wake_at=now + LOOK_AGAIN)
+    stopping = next((pod for pod in seen.pods if pod.stage != "check" and not pod.over), None)
+    if stopping is not None:
+        message = f"Pod {stopping.name} on node {stopping.node or 'none'} is still stopping; the next one starts then."
+        return Step(replace(situation, message=message), wake_at=now + LOOK_AGAIN)
     deadline = deadline_of(seen.subject, run)
     order = StageOrder(
         run=str(run.key),
@@ -109,21 +105,30 @@ def launch(seen: Observed, run: RunStatus, stage: StageName, failed: Sequence[St
         attempt=run.attempt,
         run_id=run.id,
         digest=run.digest,
-        micro_batch_tokens=fewer_tokens(seen, failed),
+        micro_batch_tokens=tokens,
         deadline_seconds=None if deadline is None else max(1, int((deadline - now).total_seconds())),
     )
     return Step(situation, create=[order], wake_at=now + LOOK_AGAIN)
 
 
-def fewer_tokens(seen: Observed, failed: Sequence[StageJob]) -> int | None:
-    """Tokens of a forward pass, halved for each attempt that ran out of memory; None for the manifest's."""
-    spec = seen.subject.job.spec
-    times = sum(
-        explain_failure(spec, job, pods_of(seen, job)).reason in OUT_OF_MEMORY
-        for job in failed
-        if job.stage == "train" and job.ended == "Failed"
-    )
-    return max(FEWEST_TOKENS, spec.training.micro_batch_tokens >> times) if times else None
+def tokens_after(seen: Observed, job: StageJob | None) -> int | None:
+    """Tokens of a forward pass after an attempt: half of its own if it ran out of memory; None for the manifest's."""
+    if job is None or job.stage != "train":
+        return None
+    if job.ended != "Failed" or failure_of(seen, job).reason not in OUT_OF_MEMORY:
+        return job.micro_batch_tokens
+    return max(FEWEST_TOKENS, (job.micro_batch_tokens or seen.subject.job.spec.training.micro_batch_tokens) // 2)
+
+
+def failure_of(seen: Observed, job: StageJob) -> Failure:
+    """Why an attempt failed; as it was noted then, if its pod has been deleted meanwhile."""
+    noted = seen.subject.status.failure
+    failure = explain_failure(seen.subject.job.spec, job, pods_of(seen, job))
+    if failure.reason != POD_LOST or noted is None or not (noted.retry_at and job.ended_at):
+        return failure
+    if noted.retry_at <= job.ended_at:  # it speaks of an earlier attempt
+        return failure
+    return Failure(noted.reason, noted.message, noted.will_retry, noted.exit_code, tuple(noted.log))
 
 
 def pods_of(seen: Observed, job: StageJob) -> list[StagePod]:
@@ -142,32 +147,51 @@ def follow(
 ) -> Step:
     """A stage that has neither succeeded nor failed yet."""
     failure, pod = latest(seen, run), max(pods, key=lambda pod: pod.created, default=None)
+    if pod is None or not (pod.running or pod.over):
+        return await_pod(seen, run, job, pod, settings, now)
     if job.suspended:
-        return Step(_held(seen, run, failure))
-    if pod is not None and (pod.running or pod.over):
-        progress = seen.progress or (seen.subject.status.progress if pod.over or job.attempt == run.attempt else None)
-        phase = phase_of(job.stage, progress)
-        situation = Situation(phase, phase, describe(phase, progress), run, progress=progress, failure=failure)
-        return Step(situation, wake_at=now + timedelta(seconds=settings.progress_seconds) if pod.running else None)
+        return Step(_held(seen, run, job, failure))
+    progress = seen.progress or seen.subject.status.progress
+    phase = phase_of(job.stage, progress)
+    message = describe(phase, progress)
+    if pod.running and (pod.deleted or pod.disrupted):
+        message = f"The pod was told to leave node {pod.node}; it saves its work, and another goes on from there."
+    situation = Situation(phase, phase, message, run, progress=progress, failure=failure)
+    return Step(situation, wake_at=now + timedelta(seconds=settings.progress_seconds) if pod.running else None)
+
+
+def await_pod(
+    seen: Observed, run: RunStatus, job: StageJob, pod: StagePod | None, settings: Settings, now: datetime
+) -> Step:
+    """A stage whose pod has not run yet. One that a changed manifest would make otherwise is made anew."""
+    failure = latest(seen, run)
+    if job.template != template_of(seen.subject, again(job, run), settings):
+        message = "What the pod is made from changed before it ran; it is made anew."
+        return Step(Situation("Pending", "Starting", message, run, failure=failure), delete=[job])
+    if job.suspended:
+        return Step(_held(seen, run, job, failure))
     hindrance = find_hindrance(pod, seen.complaint)
     if hindrance is None:
-        return Step(
-            Situation("Pending", "Starting", STARTING[job.stage], run, failure=failure), wake_at=now + LOOK_AGAIN
-        )
+        starting = Situation("Pending", "Starting", STARTING[job.stage], run, failure=failure)
+        return Step(starting, wake_at=now + LOOK_AGAIN)
     return Step(
         Situation("Pending", hindrance.reason, hindrance.message, run, stalled=hindrance.needs_person, failure=failure),
         wake_at=now + LOOK_AGAIN,
     )
 
 
-def _held(seen: Observed, run: RunStatus, failure: FailureStatus | None) -> Situation:
+def again(job: StageJob, run: RunStatus) -> StageOrder:
+    """The order of an attempt, as it would be given once more."""
+    return StageOrder(job.run, job.stage, job.attempt, run.id, run.digest, job.micro_batch_tokens)
+
+
+def _held(seen: Observed, run: RunStatus, job: StageJob, failure: FailureStatus | None) -> Situation:
     queue = seen.subject.job.spec.queue_name
-    if queue is not None:
+    if queue is not None and job.stage == "train":
         return Situation("Queued", "Queued", f"Waiting for queue {queue} to admit the Job.", run, failure=failure)
     message = "The Job was suspended by somebody else; it goes on when that is undone."
-    return Situation(
-        "Suspended", "SuspendedOutside", message, run, progress=seen.subject.status.progress, failure=failure
-    )
+    progress = seen.subject.status.progress
+    return Situation("Suspended", "SuspendedOutside", message, run, progress=progress, failure=failure)
 
 
 def phase_of(stage: StageName, progress: Progress | None) -> Phase:
@@ -188,29 +212,37 @@ def describe(phase: Phase, progress: Progress | None) -> str:
 
 
 def recover(
-    seen: Observed, run: RunStatus, failure: Failure, job: StageJob, attempts: Sequence[StageJob],
-    settings: Settings, now: datetime,
-) -> Step:  # fmt: skip
+    seen: Observed, run: RunStatus, job: StageJob, attempts: Sequence[StageJob], settings: Settings, now: datetime
+) -> Step:
     """After a failure: another attempt when it may help and there are any left, else the end."""
-    failures = sum(job.ended is not None for job in attempts)
-    if not failure.passing or failures > seen.subject.job.spec.retries:
+    failure = failure_of(seen, job)
+    if not failure.passing or job.attempt > seen.subject.job.spec.retries:
         return give_up(run, failure, attempts, now)
-    wait = min(timedelta(seconds=settings.retry_base_seconds * 2 ** (failures - 1)), LONGEST_WAIT)
-    retry_at = (job.ended_at or now) + wait
+    if out_of_time(seen.subject, run, now):
+        return give_up(run, LATE, attempts, now)
+    retry_at = (job.ended_at or now) + backoff(job.attempt, settings)
     noted = failure_status(failure, retry_at)
     if now < retry_at:
         message = f"{failure.message} Attempt {job.attempt + 1} follows."
         return Step(Situation("Pending", failure.reason, message, run, failure=noted), wake_at=retry_at)
-    step = launch(seen, run.model_copy(update={"attempt": job.attempt + 1}), job.stage, attempts, now)
+    following = run.model_copy(update={"attempt": job.attempt + 1})
+    step = launch(seen, following, job.stage, tokens_after(seen, job), now)
     return replace(step, situation=replace(step.situation, failure=noted))
+
+
+def backoff(failures: int, settings: Settings) -> timedelta:
+    """How long to wait after so many failures."""
+    seconds = settings.retry_base_seconds * 2.0 ** (failures - 1)
+    return timedelta(seconds=min(seconds, LONGEST_WAIT.total_seconds()))
 
 
 def give_up(run: RunStatus, failure: Failure, attempts: Sequence[StageJob], now: datetime) -> Step:
     """The run has failed for good."""
     ended = run.model_copy(update={"finished_at": now, "outcome": "Failed", "message": failure.message})
     situation = Situation(
-        "Failed", failure.reason, failure.message, ended, stalled=True, failure=failure_status(failure, None)
-    )
+        "Failed", failure.reason, failure.message, ended, stalled=True, failure=failure_status(failure, None),
+        data_version=failure.data_version,
+    )  # fmt: skip
     return Step(situation, delete=[job for job in attempts if job.ended is None])
 
 

@@ -45,6 +45,15 @@ class Situation:
     data_version: str | None = None
 
 
+def stand_still(
+    status: FineTuneJobStatus, phase: Phase, reason: str, message: str, *, stalled: bool = False
+) -> Situation:
+    """A situation in which the run does not get any further: all that is known of it stays."""
+    return Situation(
+        phase, reason, message, status.run, stalled, status.progress, status.failure, status.adapter, status.evaluation
+    )
+
+
 def compose_status(
     subject: Subject, situation: Situation, retrain: RetrainStatus | None, now: datetime
 ) -> FineTuneJobStatus:
@@ -170,20 +179,22 @@ def status_patch(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any
 
 
 def unreadable_status(raw: Mapping[str, Any], error: ValidationError, now: datetime) -> dict[str, Any]:
-    """The status of a job that this version of the operator cannot read; all that was known stays."""
+    """The status of a job that this version of the operator cannot read; what was known of its run stays."""
     problems = "; ".join(f"{problem.path}: {problem.message}" for problem in explain(error, raw))
     message = f"This version of the operator cannot read the job: {problems}."
     generation, before = raw["metadata"]["generation"], raw.get("status", {})
-    times = {entry["type"]: entry["lastTransitionTime"] for entry in before.get("conditions", [])}
+    known = before.get("conditions", [])
+    times = {(entry["type"], entry["status"]): entry["lastTransitionTime"] for entry in known}
     conditions = [
         {
             "type": kind,
             "status": truth,
             "reason": "InvalidSpec",
             "message": message,
-            "lastTransitionTime": times.get(kind, f"{now:%Y-%m-%dT%H:%M:%SZ}"),
+            "lastTransitionTime": times.get((kind, truth), f"{now:%Y-%m-%dT%H:%M:%SZ}"),
             "observedGeneration": generation,
         }
         for kind, truth in (("Ready", "False"), ("Reconciling", "False"), ("Stalled", "True"))
     ]
-    return {**before, "observedGeneration": generation, "message": message, "conditions": conditions}
+    steps = [entry for entry in known if entry["type"] not in KSTATUS]
+    return {**before, "observedGeneration": generation, "message": message, "conditions": [*conditions, *steps]}

@@ -1,7 +1,7 @@
 """Prometheus metrics of the operator. Gauges are read off the live state when asked for, so that they cannot drift."""
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from finetune_api.status import PHASES, FineTuneJobStatus, Phase
-from finetune_operator.observed import Observed, StagePod
+from finetune_operator.observed import Observed, StagePod, Subject
 
 STAGE_SECONDS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800, 86400)
 WAIT_SECONDS = (1, 5, 15, 30, 60, 300, 900, 3600, 14400, 86400)
@@ -73,7 +73,7 @@ class Telemetry:
         self._note_training(seen, before, after)
         if after.run and after.run.outcome and not (before.run and before.run.finished_at == after.run.finished_at):
             self._finished.labels(after.run.outcome, after.run.trigger or "Created").inc()
-            self._note_pods(seen)
+            self._note_pods([pod for pod in seen.pods if pod.run == after.run.key], seen.subject)
 
     def _note_failure(self, before: FineTuneJobStatus, after: FineTuneJobStatus) -> None:
         if after.failure is not None and after.failure != before.failure:
@@ -85,7 +85,7 @@ class Telemetry:
         then, now = before.retrain, after.retrain
         if now is None or now.last_check_time is None or (then and then.last_check_time == now.last_check_time):
             return
-        changed = then is not None and then.data_version != now.data_version
+        changed = then is not None and then.data_version not in (None, now.data_version)
         self._checks.labels("failed" if now.check_message else "changed" if changed else "unchanged").inc()
 
     def _note_training(self, seen: Observed, before: FineTuneJobStatus, after: FineTuneJobStatus) -> None:
@@ -97,14 +97,14 @@ class Telemetry:
         if started and made:
             self._waits.observe(max(0.0, (max(started) - max(made)).total_seconds()))
 
-    def _note_pods(self, seen: Observed) -> None:
-        for pod in seen.pods:
+    def _note_pods(self, pods: Sequence[StagePod], subject: Subject) -> None:
+        for pod in pods:
             seconds = _seconds(pod)
             if seconds is None or pod.stage == "check":
                 continue
             self._stages.labels(pod.stage).observe(seconds)
             if pod.stage == "train":
-                self._gpu.labels(pod.namespace).inc(seconds * seen.subject.job.spec.resources.gpus)
+                self._gpu.labels(pod.namespace).inc(seconds * subject.job.spec.resources.gpus)
 
 
 def _seconds(pod: StagePod) -> float | None:

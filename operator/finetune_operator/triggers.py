@@ -1,7 +1,7 @@
 """What makes a job run: its creation, a change of its manifest, a request, its schedule, new data. Pure."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -55,7 +55,7 @@ def _by_itself(subject: Subject, new_data: str | None, now: datetime) -> Start |
     if subject.requested and subject.requested != remembered.handled_request:
         return Start("Requested", f"request-{subject.requested}")
     tick = due_tick(subject, now)
-    if tick is not None:
+    if tick is not None and not subject.job.spec.suspend:
         return Start("Schedule", f"schedule-{tick:%Y%m%dT%H%M}")
     if new_data is not None:
         return Start("DatasetChanged", f"data-{new_data}")
@@ -70,17 +70,25 @@ def due_tick(subject: Subject, now: datetime) -> datetime | None:
 
 
 def follow_schedule(subject: Subject, now: datetime) -> RetrainStatus:
-    """What to remember of the schedule from now on. Ticks missed in a row count once. Raises InvalidSchedule."""
-    remembered = subject.status.retrain or RetrainStatus()
-    text = schedule_text(subject.job.spec.retrain)
-    if text is None:
-        return remembered.model_copy(update={"schedule": None, "next_schedule_time": None})
-    tick = due_tick(subject, now)
-    if remembered.schedule == text and tick is None:
+    """What to remember of the schedule from now on. Ticks missed in a row count once; a bad schedule has none."""
+    remembered, retrain = subject.status.retrain or RetrainStatus(), subject.job.spec.retrain
+    text, tick = schedule_text(retrain), due_tick(subject, now)
+    if text is not None and text == remembered.schedule and tick is None:
         return remembered
-    last = tick or remembered.last_schedule_time
-    following = next_tick(subject.job.spec.retrain, now)
+    if text is None or find_fault(retrain, now):
+        return remembered.model_copy(update={"schedule": None, "next_schedule_time": None})
+    last, following = tick or remembered.last_schedule_time, next_tick(retrain, now)
     return remembered.model_copy(update={"schedule": text, "next_schedule_time": following, "last_schedule_time": last})
+
+
+def find_fault(retrain: RetrainSpec, now: datetime) -> str | None:
+    """What is wrong with the schedule or its time zone, as a sentence."""
+    try:
+        if retrain.schedule:
+            next_tick(retrain, now)
+    except InvalidSchedule as error:
+        return str(error)
+    return None
 
 
 def schedule_text(retrain: RetrainSpec) -> str | None:
@@ -94,18 +102,9 @@ def next_tick(retrain: RetrainSpec, after: datetime) -> datetime:
     try:
         local = after.astimezone(ZoneInfo(retrain.time_zone))
         return next(CronSim(NICKNAMES.get(schedule, schedule), local)).astimezone(UTC)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise InvalidSchedule(f"spec.retrain.timeZone {retrain.time_zone} is not a known time zone.") from error
     except CronSimError as error:
         raise InvalidSchedule(f"spec.retrain.schedule {schedule!r} is no cron expression: {error}.") from error
     except StopIteration as error:
         raise InvalidSchedule(f"spec.retrain.schedule {schedule!r} never comes due.") from error
-
-
-def next_check(subject: Subject) -> datetime | None:
-    """When the data must be looked at again; None if nobody asked for it."""
-    if not subject.job.spec.retrain.on_dataset_change:
-        return None
-    remembered, run = subject.status.retrain or RetrainStatus(), subject.status.run
-    last = remembered.last_check_time or (run and (run.finished_at or run.started_at)) or subject.created
-    return last + timedelta(seconds=subject.job.spec.retrain.check_interval_seconds)

@@ -55,7 +55,7 @@ class WorkQueue:
         """It could not be looked at: try again after a while, longer after each failure."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         self._give_back(key)
-        self._set_timer(key, min(FIRST_WAIT * 2**failures, LONGEST_WAIT))
+        self._set_timer(key, min(FIRST_WAIT * 2 ** min(failures, 16), LONGEST_WAIT))
 
     def forget(self, key: Key) -> None:
         """It is gone."""

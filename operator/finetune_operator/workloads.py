@@ -21,12 +21,13 @@ from finetune_api.contract import (
     QUEUE_LABEL,
     RUN_LABEL,
     STAGE_LABEL,
+    TEMPLATE_ANNOTATION,
     TRAINER_PORT,
 )
 from finetune_api.identity import canonical
 from finetune_api.job import API_VERSION, KIND, FineTuneJobSpec
 from finetune_api.run import ExitCode
-from finetune_operator.observed import StageName, Subject
+from finetune_operator.observed import CONTAINER, TOKENS_FLAG, StageName, Subject
 from finetune_operator.settings import Settings
 
 NAME_KEPT = 36
@@ -56,7 +57,7 @@ class StageOrder:
 
 def run_key(uid: str, spec_digest: str, token: str) -> str:
     """Eight hex digits that name a run's children: equal for equal reasons to run, across restarts of the operator."""
-    return hashlib.sha256(canonical([uid, spec_digest, token]).encode()).hexdigest()[:8]
+    return _digest(uid, spec_digest, token)
 
 
 def name_of(subject: Subject, order: StageOrder) -> str:
@@ -67,21 +68,15 @@ def name_of(subject: Subject, order: StageOrder) -> str:
 def build_job(subject: Subject, order: StageOrder, settings: Settings) -> Manifest:
     """The Job of one attempt at a stage."""
     spec = subject.job.spec
-    queued = spec.queue_name is not None and order.stage == "train"
-    labels = _labels(subject, order)
+    queue = _queue_of(spec, order)
+    labels, template = _labels(subject, order), _pod_template(subject, order, settings)
     job_spec: Manifest = {
         "backoffLimit": 0,  # attempts are counted and spaced by the operator, by the kind of failure
         "podFailurePolicy": {"rules": FAILURE_RULES},
         "podReplacementPolicy": "Failed",
-        "template": {
-            "metadata": {
-                "labels": {**spec.pod_template.labels, **labels},
-                "annotations": spec.pod_template.annotations,
-            },
-            "spec": _pod_spec(spec, order, settings, _manifest_of(subject)),
-        },
+        "template": template,
     }
-    if queued:
+    if queue:
         job_spec["suspend"] = True  # Kueue starts it
     if order.deadline_seconds is not None:
         job_spec["activeDeadlineSeconds"] = order.deadline_seconds
@@ -91,10 +86,32 @@ def build_job(subject: Subject, order: StageOrder, settings: Settings) -> Manife
         "metadata": {
             "name": name_of(subject, order),
             "namespace": subject.key.namespace,
-            "labels": labels | ({QUEUE_LABEL: spec.queue_name} if queued else {}),
+            "labels": labels | ({QUEUE_LABEL: queue} if queue else {}),
+            "annotations": {TEMPLATE_ANNOTATION: _digest(queue, template)},
             "ownerReferences": [_owner(subject)],
         },
         "spec": job_spec,
+    }
+
+
+def template_of(subject: Subject, order: StageOrder, settings: Settings) -> str:
+    """Digest of what the pods of an attempt are made from. A Job whose pod never ran is made anew when it differs."""
+    return _digest(_queue_of(subject.job.spec, order), _pod_template(subject, order, settings))
+
+
+def _queue_of(spec: FineTuneJobSpec, order: StageOrder) -> str | None:
+    return spec.queue_name if order.stage == "train" else None
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(canonical(parts).encode()).hexdigest()[:8]
+
+
+def _pod_template(subject: Subject, order: StageOrder, settings: Settings) -> Manifest:
+    template = subject.job.spec.pod_template
+    return {
+        "metadata": {"labels": template.labels | _labels(subject, order), "annotations": template.annotations},
+        "spec": _pod_spec(subject.job.spec, order, settings, _manifest_of(subject)),
     }
 
 
@@ -103,7 +120,7 @@ FAILURE_RULES = [
     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
     {
         "action": "Ignore",
-        "onExitCodes": {"containerName": "trainer", "operator": "In", "values": [ExitCode.STOPPED.value]},
+        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [ExitCode.STOPPED.value]},
     },
 ]
 
@@ -143,9 +160,9 @@ def _manifest_of(subject: Subject) -> str:
 
 def _pod_spec(spec: FineTuneJobSpec, order: StageOrder, settings: Settings, manifest: str) -> Manifest:
     template, claims = spec.pod_template, _claims(spec)
-    secrets = [*({"name": name} for name in settings.image_pull_secrets), *_plain(template.image_pull_secrets)]
+    secrets = dict.fromkeys([*settings.image_pull_secrets, *(secret.name for secret in template.image_pull_secrets)])
     optional: Manifest = {
-        "imagePullSecrets": secrets,
+        "imagePullSecrets": [{"name": name} for name in secrets],
         "nodeSelector": template.node_selector,
         "tolerations": _plain(template.tolerations),
         "serviceAccountName": template.service_account_name,
@@ -176,11 +193,13 @@ def _container(
     spec: FineTuneJobSpec, order: StageOrder, settings: Settings, manifest: str, claims: list[str]
 ) -> Manifest:
     mounts: list[Manifest] = [{"name": "cache", "mountPath": CACHE_PATH}, {"name": "tmp", "mountPath": "/tmp"}]
-    mounts += [{"name": f"claim-{claim}", "mountPath": f"{CLAIMS_PATH}/{claim}"} for claim in claims]
+    mounts += [
+        {"name": f"claim-{number}", "mountPath": f"{CLAIMS_PATH}/{claim}"} for number, claim in enumerate(claims)
+    ]
     if settings.trainer_ca_config_map:
         mounts.append({"name": "ca", "mountPath": CA_PATH, "readOnly": True})
     return {
-        "name": "trainer",
+        "name": CONTAINER,
         "image": settings.trainer_image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": _arguments(order),
@@ -203,7 +222,7 @@ def _arguments(order: StageOrder) -> list[str]:
     if order.stage != "train":
         return [order.stage]
     known = ["--run-id", order.run_id, "--digest", order.digest] if order.run_id and order.digest else []
-    fewer = ["--micro-batch-tokens", str(order.micro_batch_tokens)] if order.micro_batch_tokens else []
+    fewer = [TOKENS_FLAG, str(order.micro_batch_tokens)] if order.micro_batch_tokens else []
     return ["run", *known, *fewer]
 
 
@@ -240,7 +259,10 @@ def _volumes(spec: FineTuneJobSpec, settings: Settings, claims: list[str]) -> li
         {"name": "cache", "emptyDir": {"sizeLimit": spec.resources.storage}},
         {"name": "tmp", "emptyDir": {"sizeLimit": spec.resources.storage}},
     ]
-    volumes += [{"name": f"claim-{claim}", "persistentVolumeClaim": {"claimName": claim}} for claim in claims]
+    volumes += [
+        {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}}
+        for number, claim in enumerate(claims)  # a claim's name may be longer than a volume's, and have dots
+    ]
     if settings.trainer_ca_config_map:
         volumes.append({"name": "ca", "configMap": {"name": settings.trainer_ca_config_map}})
     return volumes

@@ -3,6 +3,7 @@
 Whether the CEL rules hold is for an API server to judge; here they are only compared with the models' own sentences.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import pytest
 
 from finetune_api.crd import build_crd, job_schema, structural
 from finetune_api.documents import load_yaml
+from finetune_api.pods import (
+    KEY_PATTERN,
+    LABEL_PATTERN,
+    RESERVED_ANNOTATIONS,
+    RESERVED_LABELS,
+    RESERVED_VARIABLES,
+)
 from finetune_api.problems import InvalidManifest, parse_job
+from finetune_api.schema import PATTERNS
 from support.manifests import make_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +58,10 @@ def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[st
         yield from nodes(schema["items"], f"{path}[]")
     if "additionalProperties" in schema:
         yield from nodes(schema["additionalProperties"], f"{path}{{}}")
+
+
+def unlike(subject: str, prefixes: tuple[str, ...]) -> str:
+    return " && ".join(f"!{subject}.startsWith('{prefix}')" for prefix in prefixes)
 
 
 def node(path: str) -> dict[str, Any]:
@@ -162,7 +175,9 @@ def test_every_node_of_the_crd_is_structural() -> None:
 
 
 def test_every_field_is_described() -> None:
-    bare = [path for path, schema in nodes(job_schema()) if "description" not in schema and not path.endswith(("[]", "{}"))]
+    bare = [
+        path for path, schema in nodes(job_schema()) if "description" not in schema and not path.endswith(("[]", "{}"))
+    ]
 
     assert bare == [".metadata"]
 
@@ -183,11 +198,17 @@ def test_every_printed_column_shows_a_field_that_exists() -> None:
     known = dict(nodes(job_schema()))
     columns = {column["name"]: column for column in version["additionalPrinterColumns"]}
 
-    assert list(columns) == ["Phase", "Step", "Of", "Verdict", "Adapter", "Message", "Age"]
-    assert [name for name, column in columns.items() if column.get("priority")] == ["Adapter", "Message"]
+    assert [name for name, column in columns.items() if "priority" not in column] == [
+        "Phase",
+        "Step",
+        "Of",
+        "Verdict",
+        "Adapter",
+        "Age",
+    ]
     for name, column in columns.items():
         if name != "Age":
-            assert known[column["jsonPath"]]["type"] == column["type"]
+            assert known[column["jsonPath"].replace('[?(@.type=="Ready")]', "[]")]["type"] == column["type"]
 
 
 def test_metadata_is_left_to_kubernetes() -> None:
@@ -201,20 +222,32 @@ def test_only_what_has_no_default_is_required() -> None:
         "": ["spec"],
         ".spec": ["model", "dataset", "output"],
         ".spec.model": ["uri"],
+        ".spec.model.secretRef": ["name"],
         ".spec.dataset": ["uri"],
+        ".spec.dataset.secretRef": ["name"],
         ".spec.output": ["uri"],
+        ".spec.output.secretRef": ["name"],
+        ".spec.podTemplate.env[]": ["name"],
+        ".spec.podTemplate.imagePullSecrets[]": ["name"],
     }
 
 
 def test_the_defaults_are_those_of_the_models() -> None:
     spec = parse_job(make_manifest()).spec.model_dump(mode="json", by_alias=True, exclude_none=True)
 
-    for name in ("method", "training", "evaluation"):
+    for name in ("method", "training", "evaluation", "resources", "podTemplate", "retrain"):
         assert node(f".spec.{name}")["default"] == spec[name]
     assert node(".spec.dataset.split")["default"] == spec["dataset"]["split"]
     assert node(".spec.training.learningRate")["default"] == 2e-5
     assert "default" not in node(".spec.training.maxEpochs")
     assert "default" not in node(".spec.dataset.format")
+    assert "default" not in node(".spec.retrain.schedule")
+    assert "default" not in node(".spec.output.secretRef")
+
+
+def test_a_job_that_the_operator_has_not_seen_is_not_taken_for_ready() -> None:
+    # kstatus compares it with metadata.generation, and takes a job without status for current.
+    assert node(".status")["default"] == {"observedGeneration": -1}
 
 
 def test_no_default_is_null_anywhere() -> None:
@@ -242,6 +275,55 @@ def test_no_default_is_null_anywhere() -> None:
             {"method": {"lora": {"targetModules": ["all-linear", "q_proj"]}}},
         ),
         (".spec.dataset.split.test", "self >= 0.01", {"dataset": {"uri": "s3://a", "split": {"test": 0}}}),
+        (
+            ".spec.podTemplate.labels",
+            f"self.all(key, key.matches('{KEY_PATTERN}'))",
+            {"podTemplate": {"labels": {"my team": "a"}}},
+        ),
+        (
+            ".spec.podTemplate.nodeSelector",
+            f"self.all(key, self[key].matches('{LABEL_PATTERN}'))",
+            {"podTemplate": {"nodeSelector": {"zone": "eu west"}}},
+        ),
+        *[
+            (
+                ".spec.podTemplate.labels",
+                f"self.all(key, {unlike('key', RESERVED_LABELS)})",
+                {"podTemplate": {"labels": {f"{prefix}x": "a"}}},
+            )
+            for prefix in RESERVED_LABELS
+        ],
+        *[
+            (
+                ".spec.podTemplate.annotations",
+                f"self.all(key, {unlike('key', RESERVED_ANNOTATIONS)})",
+                {"podTemplate": {"annotations": {f"{prefix}x": "a"}}},
+            )
+            for prefix in RESERVED_ANNOTATIONS
+        ],
+        *[
+            (
+                ".spec.podTemplate.env[].name",
+                unlike("self", RESERVED_VARIABLES),
+                {"podTemplate": {"env": [{"name": f"{prefix}X"}]}},
+            )
+            for prefix in RESERVED_VARIABLES
+        ],
+        (
+            ".spec.podTemplate.tolerations[]",
+            "has(self.key) || self.operator == 'Exists'",
+            {"podTemplate": {"tolerations": [{"effect": "NoSchedule"}]}},
+        ),
+        (
+            ".spec.podTemplate.tolerations[]",
+            "self.operator == 'Equal' || !has(self.value)",
+            {"podTemplate": {"tolerations": [{"key": "gpu", "operator": "Exists", "value": "a100"}]}},
+        ),
+        (
+            ".spec.podTemplate.tolerations[]",
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            {"podTemplate": {"tolerations": [{"key": "gpu", "tolerationSeconds": 5}]}},
+        ),
     ],
 )
 def test_a_rule_speaks_the_same_sentence_as_the_models(path: str, rule: str, breach: dict[str, Any]) -> None:
@@ -250,12 +332,70 @@ def test_a_rule_speaks_the_same_sentence_as_the_models(path: str, rule: str, bre
         parse_job(make_manifest(**breach))
 
     (problem,) = caught.value.problems
-    assert problem.path == path.removeprefix(".")
+    assert problem.path.replace("[0]", "[]") == path.removeprefix(".")
     assert problem.message.startswith(messages[rule])
 
 
+def test_every_rule_of_the_spec_has_a_sentence_and_stands_once() -> None:
+    for path, schema in nodes(job_schema()):
+        rules = [rule["rule"] for rule in schema.get("x-kubernetes-validations", [])]
+        messages = [rule["message"] for rule in schema.get("x-kubernetes-validations", [])]
+        assert len(set(rules)) == len(rules), path
+        assert all(messages), path
+        assert not any(message.endswith(".") for message in messages), path
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_becomes_a_rule_with_a_sentence_for_people(pattern: str) -> None:
+    schema = structural({"type": "string", "maxLength": 9, "pattern": pattern})
+
+    assert "pattern" not in schema
+    (rule,) = schema["x-kubernetes-validations"]
+    assert rule == {"rule": f"self.matches({json.dumps(pattern)})", "message": PATTERNS[pattern]}
+
+
+def test_a_pattern_without_a_sentence_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        structural({"type": "string", "pattern": "^[a-z]$"})
+
+
+def test_a_pattern_does_not_displace_the_other_rules_of_a_field() -> None:
+    rules = {rule["rule"].partition("(")[0] for rule in node(".spec.output.uri")["x-kubernetes-validations"]}
+
+    assert rules == {"self == oldSelf", "self.matches"}
+
+
+def test_a_pod_may_not_be_told_its_image_command_volumes_or_security_context() -> None:
+    assert set(node(".spec.podTemplate")["properties"]) == {
+        "labels",
+        "annotations",
+        "nodeSelector",
+        "tolerations",
+        "env",
+        "serviceAccountName",
+        "imagePullSecrets",
+        "priorityClassName",
+        "runtimeClassName",
+        "schedulerName",
+    }
+
+
+def test_conditions_are_merged_by_their_type() -> None:
+    conditions = node(".status.conditions")
+
+    assert conditions["x-kubernetes-list-type"] == "map"
+    assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+    assert "type" in conditions["items"]["required"]
+
+
+def test_a_description_is_one_line() -> None:
+    for path, schema in nodes(job_schema()):
+        assert "\n" not in schema.get("description", ""), path
+        assert "  " not in schema.get("description", ""), path
+
+
 def test_the_output_of_a_job_cannot_be_moved() -> None:
-    (rule,) = node(".spec.output.uri")["x-kubernetes-validations"]
+    (rule,) = [rule for rule in node(".spec.output.uri")["x-kubernetes-validations"] if "oldSelf" in rule["rule"]]
 
     assert rule["rule"] == "self == oldSelf"
     assert rule["message"].startswith("output.uri cannot be changed: earlier adapters of this job would be left behind")

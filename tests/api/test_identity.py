@@ -6,12 +6,28 @@ from typing import Any
 
 import pytest
 
-from finetune_api.identity import digest8, run_config, run_digest, run_id
-from finetune_api.job import FineTuneJob
+from finetune_api.identity import DECIDING, digest8, run_config, run_digest, run_id, spec_digest
+from finetune_api.job import FineTuneJob, FineTuneJobSpec
+from finetune_api.problems import parse_job
+from finetune_api.schema import fields_of
 from finetune_api.settings import settings_of
 from support.manifests import make_manifest
 
 DATA = "sha256:5d1f"
+MODEL, DATASET = (make_manifest()["spec"][part]["uri"] for part in ("model", "dataset"))
+INDIFFERENT: dict[str, Any] = {
+    "output": {"uri": "file:///results", "secretRef": {"name": "s3"}},
+    "resources": {"gpus": 0, "memory": "8Gi", "prepare": {"separate": False}},
+    "podTemplate": {"labels": {"team": "a"}, "env": [{"name": "HF_ENDPOINT", "value": "https://mirror"}]},
+    "queueName": "team-a",
+    "retrain": {"schedule": "0 3 * * 0", "onDatasetChange": True},
+    "suspend": True,
+    "retries": 0,
+    "activeDeadlineSeconds": 3600,
+    "ttlSecondsAfterFinished": 60,
+    "historyLimit": 0,
+}
+"""Another value for each part of a spec that says how to run, not what to make."""
 
 
 def digest(data: str = DATA, metadata: dict[str, Any] | None = None, **spec: Any) -> str:
@@ -29,6 +45,8 @@ def test_the_order_of_fields_does_not_matter() -> None:
         {"training": {"learningRate": 0.00002, "epochs": 3, "maxEpochs": None, "maxGradNorm": 1}},
         {"method": {"type": "lora", "lora": {"targetModules": ["all-linear"]}}},
         {"evaluation": {"metrics": ["exactMatch", "tokenF1", "perplexity"]}},
+        {"model": {"uri": MODEL, "revision": "main"}},
+        {"dataset": {"uri": DATASET, "format": None, "split": {"test": 0.15, "seed": 42}}},
     ],
 )
 def test_a_default_written_out_is_the_same_run(spec: dict[str, Any]) -> None:
@@ -54,10 +72,52 @@ def test_other_data_under_the_same_name_makes_another_run() -> None:
     assert digest(data="sha256:77aa") != digest()
 
 
-def test_where_results_go_and_what_the_job_is_called_do_not_make_another_run() -> None:
+def test_every_default_that_the_api_server_writes_out_is_the_same_run() -> None:
+    sparse = parse_job(make_manifest())
+    complete = parse_job(sparse.to_manifest())
+
+    assert complete.spec.model_fields_set > sparse.spec.model_fields_set
+    assert run_digest(complete.spec, DATA) == run_digest(sparse.spec, DATA)
+    assert spec_digest(complete.spec) == spec_digest(sparse.spec)
+
+
+def test_the_last_epoch_counts_and_not_how_it_was_written() -> None:
+    assert digest(training={"epochs": 8}) == digest(training={"epochs": 8, "maxEpochs": 8})
+    assert digest(training={"maxEpochs": 4}) != digest()
+
+
+@pytest.mark.parametrize("part", [name for name in fields_of(FineTuneJobSpec) if name not in DECIDING])
+def test_what_does_not_decide_the_result_never_makes_another_run(part: str) -> None:
+    assert digest(**{part: INDIFFERENT[part]}) == digest()
+
+
+@pytest.mark.parametrize(("part", "uri"), [("model", MODEL), ("dataset", DATASET)])
+def test_who_may_read_does_not_make_another_run(part: str, uri: str) -> None:
+    change: dict[str, Any] = {part: {"uri": uri, "secretRef": {"name": "new-token"}}}
+
+    assert digest(**change) == digest()
+
+
+def test_what_the_job_is_called_does_not_make_another_run() -> None:
     renamed = {"name": "other", "labels": {"team": "a"}, "annotations": {"note": "b"}}
 
-    assert digest(metadata=renamed, output={"uri": "file:///results"}) == digest()
+    assert digest(metadata=renamed) == digest()
+
+
+def test_the_digest_of_a_manifest_stays_as_it_is_for_ever() -> None:
+    # A new release that computes another digest would train every finished job of every user again.
+    assert digest() == "sha256:fa2e6eec963ce672919e56c7417f650700c45f871074bb1426c59a4d33309f57"
+    assert (
+        digest(training={"learningRate": 1e-4}, method={"lora": {"rank": 8}})
+        == "sha256:ece6c340ef24d59fc0c9a97d696925e14dfcc0b76a725b487f475ad0abb6bc0a"
+    )
+
+
+def test_the_digest_of_the_manifest_leaves_the_data_out() -> None:
+    spec = parse_job(make_manifest()).spec
+
+    assert spec_digest(spec) != run_digest(spec, DATA)
+    assert spec_digest(spec) == spec_digest(parse_job(make_manifest({"name": "other"})).spec)
 
 
 def test_a_digest_is_a_sha256() -> None:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from finetune_api.job import FineTuneJob
 from finetune_api.problems import InvalidManifest, Problem, explain, load_yaml, parse_job
+from finetune_api.schema import NAME_RULE
 from support.manifests import make_manifest
 
 
@@ -178,6 +179,110 @@ def test_a_bad_uri_is_explained(uri: str, want: str) -> None:
     assert problem_of(output={"uri": uri}) == f"spec.output.uri: {want}"
 
 
+NAME = "must be the name of an object: lowercase letters, digits, dashes and dots, with a letter or digit at both ends"
+CRON = (
+    "must be a cron expression of five fields such as 0 3 * * 0, or one of @hourly, @daily, @weekly, @monthly and "
+    "@yearly"
+)
+KEYS = "keys must be letters, digits, dashes, dots and underscores, at most 63, with an optional lowercase prefix"
+APPARMOR = {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "want"),
+    [
+        ({"queueName": "Team A"}, f"queueName: {NAME_RULE}, got 'Team A'."),
+        (
+            {"output": {"uri": "s3://a", "secretRef": {"name": "S3_key"}}},
+            f"output.secretRef.name: {NAME}, got 'S3_key'.",
+        ),
+        ({"output": {"uri": "s3://a", "secretRef": "s3"}}, "output.secretRef: must be a mapping, got 's3'."),
+        ({"resources": {"memory": "32 GB"}}, "resources.memory: must be an amount such as 512Mi or 16Gi, got '32 GB'."),
+        ({"resources": {"memory": 32}}, "resources.memory: must be text, got 32. Put it in quotes."),
+        (
+            {"resources": {"cpu": "4 cores"}},
+            "resources.cpu: must be an amount of CPU such as 500m or 4, got '4 cores'.",
+        ),
+        (
+            {"resources": {"gpuResource": "gpu"}},
+            "resources.gpuResource: must be the name of a resource such as nvidia.com/gpu, got 'gpu'.",
+        ),
+        ({"retrain": {"schedule": "0 3 * *"}}, f"retrain.schedule: {CRON}, got '0 3 * *'."),
+        ({"retrain": {"schedule": "0 25 * * *"}}, f"retrain.schedule: {CRON}, got '0 25 * * *'."),
+        ({"retrain": {"schedule": "@never"}}, f"retrain.schedule: {CRON}, got '@never'."),
+        (
+            {"retrain": {"timeZone": "Central European"}},
+            "retrain.timeZone: must be a time zone such as UTC or Europe/Berlin, got 'Central European'.",
+        ),
+        (
+            {"podTemplate": {"env": [{"name": "A"}, {"name": "1st"}]}},
+            "podTemplate.env[1].name: must be letters, digits and underscores, and not begin with a digit, got '1st'.",
+        ),
+        (
+            {"podTemplate": {"env": [{"name": "LD_PRELOAD", "value": "/tmp/x.so"}]}},
+            "podTemplate.env[0].name: names that begin with FINETUNE_, LD_ or PYTHON are reserved.",
+        ),
+        ({"podTemplate": {"labels": {"my team": "a"}}}, f"podTemplate.labels: {KEYS} such as example.com/."),
+        (
+            {"podTemplate": {"labels": {"team": "-a"}}},
+            "podTemplate.labels: values must be letters, digits, dashes, dots and underscores, with a letter or digit "
+            "at both ends.",
+        ),
+        (
+            {"podTemplate": {"labels": {"finetuning.dev/job": "other"}}},
+            "podTemplate.labels: labels of finetuning.dev, kueue.x-k8s.io, batch.kubernetes.io and "
+            "app.kubernetes.io/managed-by are reserved.",
+        ),
+        ({"podTemplate": {"labels": {"team": 3}}}, "podTemplate.labels.team: must be text, got 3. Put it in quotes."),
+        (
+            {"podTemplate": {"annotations": APPARMOR}},
+            "podTemplate.annotations: AppArmor and seccomp are the operator's: such an annotation could only weaken "
+            "them.",
+        ),
+        (
+            {"podTemplate": {"tolerations": [{"key": "gpu", "operator": "exists"}]}},
+            "podTemplate.tolerations[0].operator: must be Exists or Equal, got 'exists'. Did you mean Exists?",
+        ),
+        (
+            {"podTemplate": {"tolerations": [{"effect": "NoSchedule"}]}},
+            "podTemplate.tolerations[0]: a toleration without key needs operator Exists.",
+        ),
+        (
+            {"podTemplate": {"tolerations": [{"key": "gpu", "tolerationsSeconds": 5}]}},
+            "podTemplate.tolerations[0].tolerationsSeconds: unknown field. Did you mean tolerationSeconds?",
+        ),
+        (
+            {"podTemplate": {"image": "registry/other"}},
+            "podTemplate.image: unknown field. Image, command, security context and volumes are the operator's. "
+            "Known fields here: labels, annotations, nodeSelector, tolerations, env, serviceAccountName, "
+            "imagePullSecrets, priorityClassName, runtimeClassName, schedulerName.",
+        ),
+        (
+            {"labels": {"team": "a"}},
+            "labels: unknown field. Did you mean metadata.labels or spec.podTemplate.labels?",
+        ),
+        ({"suspended": True}, "suspended: unknown field. Did you mean suspend?"),
+        ({"activeDeadlineSeconds": 5}, "activeDeadlineSeconds: must be at least 60, got 5."),
+        ({"retries": -1}, "retries: must be at least 0, got -1."),
+    ],
+)
+def test_what_is_wrong_with_how_a_job_runs_is_said_as_well(spec: dict[str, Any], want: str) -> None:
+    assert problem_of(**spec) == f"spec.{want}"
+
+
+@pytest.mark.parametrize(
+    "schedule", ["0 3 * * 0", "*/15 * * * *", "0 0,12 1 */2 *", "5/15 1-5 * JAN-mar mon-FRI", "@daily"]
+)
+def test_cron_expressions_in_use_are_accepted(schedule: str) -> None:
+    assert parse_job(make_manifest(retrain={"schedule": schedule})).spec.retrain.schedule == schedule
+
+
+@pytest.mark.parametrize("cpu", ["4", "500m", "1.5"])
+@pytest.mark.parametrize("memory", ["16Gi", "512Mi", "1.5Gi", "17179869184", "16G"])
+def test_amounts_in_use_are_accepted(cpu: str, memory: str) -> None:
+    assert parse_job(make_manifest(resources={"cpu": cpu, "memory": memory})).spec.resources.cpu == cpu
+
+
 def test_a_bare_hub_name_may_mean_the_hub_or_a_folder() -> None:
     want = (
         "spec.model.uri: must start with hf://, s3://, gs://, az://, pvc:// or file://, got 'owner/name'. "
@@ -201,9 +306,7 @@ def test_a_missing_field_is_named_with_what_belongs_there() -> None:
 
 @pytest.mark.parametrize("name", ["Clinic_Triage", "a.b", "-a", ""])
 def test_a_name_that_cannot_be_a_label_is_refused(name: str) -> None:
-    rule = "must be at most 63 lowercase letters, digits and dashes, with a letter or digit at both ends"
-
-    assert problems_of(make_manifest({"name": name})) == [f"metadata.name: {rule}, got {name!r}."]
+    assert problems_of(make_manifest({"name": name})) == [f"metadata.name: {NAME_RULE}, got {name!r}."]
 
 
 @pytest.mark.parametrize(("document", "got"), [(None, "nothing"), ([1], "a list"), ("x", "'x'"), (3, "3")])

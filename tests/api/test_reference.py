@@ -1,14 +1,19 @@
 """The reference lists every field once, and generated files are known to be stale when they are."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_origin
+
+import pytest
 
 from finetune_api.crd import job_schema
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reference import ENDINGS, build_reference
 from finetune_api.run import ExitCode
 from finetune_api.schema import Model, fields_of, nested_model
+from finetune_api.status import FineTuneJobStatus
 
 ROOT = Path(__file__).parents[2]
 PAGE = build_reference()
@@ -34,12 +39,13 @@ def objects(model: type[Model], path: str) -> dict[str, type[Model]]:
     for name, field in fields_of(model).items():
         nested = nested_model(field.annotation)
         if nested:
-            found |= objects(nested, f"{path}.{name}")
+            found |= objects(nested, f"{path}.{name}{'[]' if get_origin(field.annotation) is list else ''}")
     return found
 
 
-def test_every_field_of_the_spec_has_a_row_in_its_objects_table() -> None:
-    for path, model in objects(FineTuneJobSpec, "spec").items():
+@pytest.mark.parametrize(("root", "start"), [(FineTuneJobSpec, "spec"), (FineTuneJobStatus, "status")])
+def test_every_field_has_a_row_in_its_objects_table(root: type[Model], start: str) -> None:
+    for path, model in objects(root, start).items():
         heading = f"{'###' if '.' in path else '##'} {path}"
         for name in fields_of(model):
             assert row(heading, name)[0] == f"`{name}`"
@@ -63,6 +69,42 @@ def test_bounds_are_words() -> None:
     assert row("### spec.method", "quantization")[2] == "`nf4`, `int8`, `none`"
     assert row("### spec.output", "uri")[2] == "at most 1024 characters"
     assert row("### status.evaluation.metrics[]", "ci")[2] == "2 entries"
+    assert row("### spec.podTemplate", "labels")[1:3] == ["mapping to text", "at most 32 entries"]
+    assert row("### spec.podTemplate", "tolerations")[1:3] == ["list of mapping", "at most 32 entries"]
+
+
+def test_the_objects_of_a_list_have_a_table_of_their_own() -> None:
+    assert row("### spec.podTemplate.tolerations[]", "operator")[2:5] == [
+        "`Exists`, `Equal`",
+        "`Equal`",
+        "this product",
+    ]
+    assert row("### spec.podTemplate.env[]", "name")[3] == "required"
+    assert row("### spec.podTemplate", "env")[-1].endswith("See [spec.podTemplate.env[]](#specpodtemplateenv).")
+
+
+def test_a_field_that_may_be_left_out_without_effect_says_so() -> None:
+    for heading, field in (
+        ("### spec.podTemplate", "labels"),
+        ("### spec.podTemplate", "env"),
+        ("### spec.podTemplate", "priorityClassName"),
+        ("### spec.output", "secretRef"),
+        ("### spec.retrain", "schedule"),
+        ("## spec", "queueName"),
+    ):
+        assert row(heading, field)[3] == "none"
+
+
+def test_every_field_of_the_spec_is_required_or_tells_its_default_with_its_origin() -> None:
+    for path, model in objects(FineTuneJobSpec, "spec").items():
+        heading = f"{'###' if '.' in path else '##'} {path}"
+        table = next(line for line in section(heading) if line.startswith("| Field |"))
+        columns = [cell.strip() for cell in table.strip("|").split("|")]
+        for name, field in fields_of(model).items():
+            cells = dict(zip(columns, row(heading, name), strict=True))
+            if cells["Default"] not in ("required", "none", ""):
+                assert cells["Default from"], f"{path}.{name}"
+            assert cells["Default"] or nested_model(field.annotation), f"{path}.{name}"
 
 
 def test_a_field_without_a_default_value_says_what_happens_instead() -> None:
@@ -74,7 +116,13 @@ def test_a_field_without_a_default_value_says_what_happens_instead() -> None:
 def test_rules_between_fields_are_listed() -> None:
     assert "Rule: maxEpochs must be at least epochs." in section("### spec.training")
     assert "Rule: test and validation together may take at most 0.8 of the rows." in section("### spec.dataset.split")
-    assert any(line.startswith("Rule: output.uri cannot be changed") for line in section("### spec.output"))
+    (moved,) = [line for line in section("### spec.output") if "output.uri cannot be changed" in line]
+    assert moved.startswith("Rule for `uri`: ")
+
+
+def test_a_rule_that_several_fields_share_is_listed_once_with_their_names() -> None:
+    (amount,) = [line for line in section("### spec.resources") if "must be an amount such as" in line]
+    assert amount.startswith("Rule for `memory`, `storage`: ")
 
 
 def test_links_lead_to_headings() -> None:
@@ -109,9 +157,9 @@ def test_the_committed_files_are_fresh() -> None:
 
 
 def test_a_stale_file_is_named_and_written_anew(tmp_path: Path) -> None:
+    for folder in ("scripts", "charts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     script = tmp_path / "scripts" / "generate.py"
-    script.parent.mkdir()
-    script.write_text((ROOT / "scripts" / "generate.py").read_text(encoding="utf-8"), encoding="utf-8")
     page = tmp_path / "docs" / "reference" / "finetunejob.md"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

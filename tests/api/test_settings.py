@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from pydantic.fields import FieldInfo
 
-from finetune_api.job import FineTuneJob
+from finetune_api.identity import DECIDING
+from finetune_api.job import FineTuneJob, FineTuneJobSpec
 from finetune_api.run import Setting
 from finetune_api.schema import Model, fields_of, nested_model
 from finetune_api.settings import settings_of, source_of, written
@@ -25,10 +27,34 @@ def leaves(model: type[Model], prefix: str = "") -> list[str]:
     return found
 
 
-def test_every_field_of_the_spec_is_listed_once_in_order() -> None:
+def test_every_field_that_decides_the_result_is_listed_once_in_order() -> None:
     job = FineTuneJob.model_validate(make_manifest())
+    deciding = [
+        path
+        for path in leaves(FineTuneJobSpec)
+        if path.split(".")[0] in DECIDING and not path.endswith(".secretRef.name")
+    ]
 
-    assert [setting.path for setting in settings_of(job.spec)] == leaves(type(job.spec))
+    assert [setting.path for setting in settings_of(job.spec)] == deciding
+
+
+def test_how_a_job_runs_is_no_setting_of_its_result() -> None:
+    found = settings(
+        model={"uri": "hf://owner/name", "secretRef": {"name": "token"}},
+        resources={"gpus": 2},
+        retries=7,
+        suspend=True,
+        output={"uri": "s3://elsewhere", "secretRef": {"name": "s3"}},
+    )
+
+    assert set(found) == set(settings())
+    assert not any("secretRef" in path for path in found)
+
+
+def test_entries_of_a_list_are_shown_as_one_setting() -> None:
+    found = settings(method={"lora": {"targetModules": ["q_proj", "v_proj"]}})
+
+    assert found["method.lora.targetModules"].value == "q_proj, v_proj"
 
 
 def test_a_field_in_the_manifest_is_said_to_come_from_there() -> None:
@@ -78,11 +104,16 @@ def test_every_default_has_an_origin() -> None:
             nested = nested_model(field.annotation)
             if nested:
                 found += without_origin(nested)
-            elif not field.is_required() and not source_of(field):
-                found.append(name)
+            elif takes_effect(field) and not source_of(field):
+                found.append(f"{model.__name__}.{name}")
         return found
 
-    assert without_origin(type(FineTuneJob.model_validate(make_manifest()).spec)) == []
+    assert without_origin(FineTuneJobSpec) == []
+
+
+def takes_effect(field: FieldInfo) -> bool:
+    """Whether something happens by default: there is a value, or the description says what."""
+    return not field.is_required() and (bool(field.default) or " Default: " in str(field.description))
 
 
 @pytest.mark.parametrize(

@@ -43,17 +43,19 @@ SOURCES = {name: _kubernetes(name) for name in KUBERNETES} | {
 def find_binary(name: str) -> Path:
     """A binary of `SOURCES`: from KUBEBUILDER_ASSETS, the cache or PATH, else built (up to some minutes)."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    cached = CACHE / name
-    for candidate in [Path(assets) / name] if assets else []:
-        if candidate.exists():
-            return candidate
-    if cached.exists():
-        return cached
+    if assets and (Path(assets) / name).exists():
+        return Path(assets) / name
     installed = shutil.which(name) if SOURCES[name].on_path else None
-    if installed:
+    if installed and not (CACHE / name).exists():
         return Path(installed)
-    build_binary(name, cached)
-    return cached
+    return find_static_binary(name)
+
+
+def find_static_binary(name: str) -> Path:
+    """A binary that we built ourselves: it runs in an image that holds nothing else."""
+    if not (CACHE / name).exists():
+        build_binary(name, CACHE / name)
+    return CACHE / name
 
 
 def build_binary(name: str, target: Path) -> None:
@@ -72,6 +74,18 @@ def build_binary(name: str, target: Path) -> None:
                 check=True,
             )
             built.replace(target)
+
+
+def build_go_file(source: Path) -> Path:
+    """A static program of one file without dependencies, built anew where the file is newer."""
+    target = CACHE / source.stem
+    with _lock(CACHE):
+        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+            built = target.with_suffix(".new")
+            command = [find_go(), "build", "-trimpath", "-ldflags", "-s -w", "-o", str(built), str(source)]
+            subprocess.run(command, env=os.environ | {"CGO_ENABLED": "0"}, check=True)
+            built.replace(target)
+    return target
 
 
 def find_go() -> str:

@@ -41,9 +41,7 @@ def create_key(path: Path) -> Path:
     return path
 
 
-def issue(
-    authority: Pair, file_name: str, user: str, groups: Sequence[str] = (), hosts: Sequence[str] = ()
-) -> Pair:
+def issue(authority: Pair, file_name: str, user: str, groups: Sequence[str] = (), hosts: Sequence[str] = ()) -> Pair:
     """A certificate for a client (its user and groups) that serves `hosts`, too, if there are any."""
     parent = x509.load_pem_x509_certificate(authority.certificate.read_bytes())
     parent_key = serialization.load_pem_private_key(authority.key.read_bytes(), None)
@@ -118,6 +116,6 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     path.touch(mode=0o600)
     path.write_bytes(
         key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
         )
     )

@@ -1,21 +1,24 @@
-"""Processes of the tests' Kubernetes: each has a pid file and a log below one folder, so that a later command can end it.
+"""Processes of the tests' Kubernetes: each has a pid file and a log, so that a later command can end it.
 
-`FOLDER/run/NAME.pid` and `FOLDER/log/NAME.log`.
+`FOLDER/run/NAME.pid` and `FOLDER/log/NAME.log`. Linux only. A pid file also says when the process started, so that
+after a crash or a reboot no stranger with the same id is ended.
 """
 
+import contextlib
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05
 # Reads until the process that holds the other end of its input is gone, however that one died.
-GUARD = 'cat > /dev/null; for file in "$0"/run/*.pid; do kill -KILL "$(cat "$file")" 2> /dev/null; done'
+GUARD = 'cat > /dev/null; for file in "$0"/run/*.pid; do read pid start < "$file"; kill -KILL "$pid"; done 2> /dev/null'
 
 
-def start(folder: Path, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+def start(folder: Path, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> int:
     """Start a process in a session of its own; return its process id."""
     log, pid_file = folder / "log" / f"{name}.log", _find_pid_file(folder, name)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -31,41 +34,33 @@ def start(folder: Path, name: str, command: Sequence[str], environment: Mapping[
         ],
         setsid=True,
     )
-    pid_file.write_text(str(pid))
+    pid_file.write_text(f"{pid} {_read_state(pid)[1]}")
     return pid
 
 
-def guard(folder: Path) -> int:
-    """Let the folder's processes die with this one, even if it is killed.
+def guard(folder: Path) -> subprocess.Popen[bytes]:
+    """Let the folder's processes die with this one, even if it is killed; `communicate()` ends the guard."""
+    return subprocess.Popen(["sh", "-c", GUARD, str(folder)], stdin=subprocess.PIPE, start_new_session=True)
 
-    Returns a descriptor: closing it ends the guard, and with it whatever still runs.
-    """
-    ours, held = os.pipe()
-    pid = os.posix_spawnp(
-        "sh", ["sh", "-c", GUARD, str(folder)], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, ours, 0)], setsid=True
-    )
-    os.close(ours)
-    (folder / "guard").write_text(str(pid))
-    return held
+
+def read_pid(folder: Path, name: str) -> int:
+    """The process id of a process that was started."""
+    return int(_find_pid_file(folder, name).read_text().split()[0])
 
 
 def is_alive(folder: Path, name: str) -> bool:
     """Whether the process was started and has not ended."""
     pid_file = _find_pid_file(folder, name)
-    return pid_file.exists() and _exists(int(pid_file.read_text()))
+    return pid_file.exists() and _runs(*pid_file.read_text().split())
 
 
 def stop(folder: Path, name: str, number: signal.Signals = signal.SIGTERM) -> None:
     """End a process and wait until it is gone; one that does not listen is killed."""
-    pid_file = _find_pid_file(folder, name)
-    if not pid_file.exists():
-        return
-    pid = int(pid_file.read_text())
     deadline = time.monotonic() + STOP_SECONDS
-    while _exists(pid):
-        _signal(pid, number if time.monotonic() < deadline else signal.SIGKILL)
+    while is_alive(folder, name):
+        _signal(read_pid(folder, name), number if time.monotonic() < deadline else signal.SIGKILL)
         time.sleep(POLL_SECONDS)
-    pid_file.unlink()
+    _find_pid_file(folder, name).unlink(missing_ok=True)
 
 
 def stop_all(folder: Path) -> None:
@@ -95,21 +90,22 @@ def _find_pid_file(folder: Path, name: str) -> Path:
     return folder / "run" / f"{name}.pid"
 
 
-def _exists(pid: int) -> bool:
+def _runs(pid: str, start: str) -> bool:
     # A child that ended stays in the process table until its parent asks for its status.
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(int(pid), os.WNOHANG)
+    state, started = _read_state(int(pid))
+    return started == start and state != "Z"
+
+
+def _read_state(pid: int) -> tuple[str, str]:
     try:
-        return os.waitpid(pid, os.WNOHANG) == (0, 0)
-    except ChildProcessError:
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "", ""
+    return fields[0], fields[19]
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        return

@@ -13,10 +13,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """Repositories with one revision, main. Keys are models/OWNER/NAME or datasets/OWNER/NAME."""
+    """Repositories with one branch, main. Keys are models/OWNER/NAME or datasets/OWNER/NAME."""
 
     repositories: dict[str, dict[str, bytes]]
     gated: set[str] = field(default_factory=set)
+    commits: list[str] = field(default_factory=lambda: [COMMIT])
+    """All that can be asked for, of every repository; main is the last."""
     endpoint: str = ""
     sent: list[str] = field(default_factory=list)
     """Names of the files whose content was asked for."""
@@ -76,16 +78,17 @@ def respond(hub: Hub, path: str, command: str) -> tuple[int, dict[str, str], byt
         return 404, {"X-Error-Code": "RepoNotFound"}, b""
     if repository in hub.gated:
         return 403, {"X-Error-Code": "GatedRepo"}, b""
-    if rest[1] not in ("main", COMMIT):
+    if rest[1] not in ("main", *hub.commits):
         return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+    commit = hub.commits[-1] if rest[1] == "main" else rest[1]
     match rest[0]:
         case "revision":
-            return 200, {}, json.dumps({"id": repository, "sha": COMMIT, "siblings": []}).encode()
+            return 200, {}, json.dumps({"id": repository, "sha": commit, "siblings": []}).encode()
         case "tree":
             return 200, {}, json.dumps([_entry(name, content) for name, content in files.items()]).encode()
     name = "/".join(rest[2:])
     hub.sent += [name] * (command == "GET")
-    return 200, {"X-Repo-Commit": COMMIT, "ETag": f'"{_oid(files[name])}"'}, files[name]
+    return 200, {"X-Repo-Commit": commit, "ETag": f'"{_oid(files[name])}"'}, files[name]
 
 
 def _entry(name: str, content: bytes) -> dict[str, object]:

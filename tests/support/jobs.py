@@ -12,8 +12,8 @@ from finetune_api.problems import parse_job
 from finetune_api.run import Progress, RunConfig
 from finetune_api.settings import settings_of
 from finetune_trainer.fetch import fetch_dataset
-from finetune_trainer.recipe import Session
 from finetune_trainer.rows import Row
+from finetune_trainer.session import Session
 
 
 def write_dataset(file: Path, rows: list[Row]) -> Path:

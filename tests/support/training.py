@@ -11,6 +11,7 @@ from finetune_trainer.checkpoint import Checkpoint
 from finetune_trainer.loop import Data, Loop
 from finetune_trainer.model import adapt, load_base, pick_device
 from finetune_trainer.rows import Row
+from finetune_trainer.session import Standing
 from finetune_trainer.tokens import Example, encode, load_tokenizer
 
 
@@ -34,7 +35,7 @@ def make_loop(
         "epochs": 2, "max_epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "seed": 7,
         "early_stopping": EarlyStoppingSpec(enabled=False),
     }  # fmt: skip
-    return Loop(model, data, TrainingSpec.model_validate(defaults | training), lambda _: None, save)
+    return Loop(model, data, TrainingSpec.model_validate(defaults | training), Standing(), lambda _: None, save)
 
 
 def never() -> threading.Event:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-import huggingface_hub
-from huggingface_hub import errors as hub
-
 from finetune_api.training import ModelSpec
-from finetune_trainer.errors import DataRejected, ModelNotLoadable, NotFound, RunError, StorageError
+from finetune_trainer.errors import DataRejected, ModelNotLoadable, NotFound, StorageError
+from finetune_trainer.hub import download_repository
 from finetune_trainer.manifest import sha256_file
 from finetune_trainer.store import Store, StoredFile, open_store
 
@@ -39,7 +37,7 @@ def fetch_model(spec: ModelSpec, cache: Path, weights: bool = True) -> Path:
     """
     if spec.uri.startswith("hf://"):
         unwanted = [SECOND_COPIES, "*/*"] + [WEIGHTS] * (not weights)
-        folder = _download_repository(spec.uri, "model", spec.revision, MODEL_FILES, unwanted)
+        folder = download_repository(spec.uri, "model", spec.revision, MODEL_FILES, unwanted)
         _require_model(spec.uri, [path.name for path in folder.glob("*")], weights)
     else:
         folder = _fetch_stored_model(spec.uri, cache, weights)
@@ -51,14 +49,40 @@ def fetch_dataset(uri: str, cache: Path) -> FetchedData:
     """The data files at a URI, which names one file or a folder of them. Raises DataRejected or StorageError."""
     if uri.startswith("hf://"):
         patterns = [f"*{suffix}" for suffix in DATA_SUFFIXES]
-        folder = _download_repository(uri, "dataset", None, patterns, [])
+        folder = download_repository(uri, "dataset", None, patterns, [])
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         names = [name for name in names if is_data(name)]
     else:
         folder, names = _fetch_stored_data(uri, cache)
     if not names:
-        raise DataRejected(f"{uri} does not exist or holds no data file ({', '.join(DATA_SUFFIXES)}).")
+        raise _no_data(uri)
     return FetchedData([folder / name for name in names], fingerprint(folder, names))
+
+
+def resolve_revision(spec: ModelSpec, cache: Path) -> ModelSpec:
+    """The model at exactly the commit that its revision names now; one that is not on a hub stays as it is.
+
+    Without a connection, what the hub's own cache remembers counts. Raises ModelNotLoadable or StorageError.
+    """
+    if not spec.uri.startswith("hf://"):
+        return spec
+    return spec.model_copy(update={"revision": fetch_model(spec, cache, weights=False).name})
+
+
+def find_data(uri: str) -> tuple[Store, list[StoredFile]]:
+    """The store at a URI, which is no hub's, and the data files in it; a store that is itself one file lists it as "".
+
+    Nothing is read. Raises DataRejected or StorageError.
+    """
+    try:
+        store = open_store(uri)
+        single = store.stat("") if store.uri.lower().endswith(DATA_SUFFIXES) else None
+        files = [single] if single else [file for file in store.list() if is_data(file.path)]
+    except NotFound as error:
+        raise DataRejected(str(error)) from error
+    if not files:
+        raise _no_data(uri)
+    return store, files
 
 
 def is_data(name: str) -> bool:
@@ -123,16 +147,16 @@ def _is_known(architecture: str | None) -> bool:
 
 def _fetch_stored_data(uri: str, cache: Path) -> tuple[Path, list[str]]:
     """A local folder and the data files below it."""
-    try:
-        store = open_store(uri)
-        single = store.stat("") if store.uri.lower().endswith(DATA_SUFFIXES) else None
-        files = [single] if single else [file for file in store.list() if is_data(file.path)]
-    except NotFound as error:
-        raise DataRejected(str(error)) from error
-    if store.folder is not None:
-        return (store.folder.parent, [store.folder.name]) if single else (store.folder, [file.path for file in files])
-    folder = _download(store, files, _version_folder(store, files, cache))
+    store, files = find_data(uri)
+    if store.folder is None:
+        folder = _download(store, files, _version_folder(store, files, cache))
+    else:
+        folder = store.folder if files[0].path else store.folder.parent
     return folder, [_local_name(store, file) for file in files]
+
+
+def _no_data(uri: str) -> DataRejected:
+    return DataRejected(f"{uri} does not exist or holds no data file ({', '.join(DATA_SUFFIXES)}).")
 
 
 def _version_folder(store: Store, files: Sequence[StoredFile], cache: Path) -> Path:
@@ -155,31 +179,3 @@ def _download(store: Store, files: Sequence[StoredFile], folder: Path) -> Path:
 def _local_name(store: Store, file: StoredFile) -> str:
     """A file's path below its copy's folder; a store that is itself one file has the path ""."""
     return file.path or store.uri.rpartition("/")[2]
-
-
-def _download_repository(
-    uri: str, kind: str, revision: str | None, wanted: Sequence[str], unwanted: Sequence[str]
-) -> Path:
-    """Folder of a hub repository's snapshot in the hub's cache."""
-    name = uri.removeprefix("hf://").rstrip("/")
-    rejected: type[RunError] = ModelNotLoadable if kind == "model" else DataRejected
-    if name.count("/") > 1:
-        raise rejected(f"{uri} is no hub repository; write hf://OWNER/NAME.")
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, repo_type=kind, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(unwanted)
-            )
-        )
-    except hub.HFValidationError as error:
-        raise rejected(f"{uri} is no hub repository; write hf://OWNER/NAME.") from error
-    except hub.GatedRepoError as error:
-        raise rejected(f"{uri} is gated: accept its terms on the hub and set HF_TOKEN.") from error
-    except hub.RepositoryNotFoundError as error:
-        raise rejected(f"{uri} does not exist on the hub, or is private: check the name or set HF_TOKEN.") from error
-    except hub.RevisionNotFoundError as error:
-        raise rejected(f"{uri} has no revision {revision}.") from error
-    except hub.LocalEntryNotFoundError as error:
-        raise StorageError(f"{uri} is not in this machine's hub cache, and the hub cannot be reached.") from error
-    except Exception as error:  # the hub's client lets through what several libraries below it raise
-        raise StorageError(f"{uri} could not be downloaded: {str(error).partition(chr(10))[0]}") from error

@@ -18,6 +18,7 @@ from finetune_trainer.errors import Diverged, Stopped
 from finetune_trainer.loss import sees_neighbours, token_losses
 from finetune_trainer.model import inference, restore, snapshot, trainable
 from finetune_trainer.schedule import Schedule, State, learning_rate, next_action, validated
+from finetune_trainer.session import Standing
 from finetune_trainer.tokens import Example
 
 Report = Callable[[Progress], None]
@@ -35,8 +36,11 @@ class Data:
 class Loop:
     """One training run. All of its state is in `state`, the weights and the optimiser; `checkpoint()` takes it out."""
 
-    def __init__(self, model: PeftModel, data: Data, training: TrainingSpec, report: Report, save: Save) -> None:
-        self.model, self.data, self.training, self.report, self.save = model, data, training, report, save
+    def __init__(
+        self, model: PeftModel, data: Data, training: TrainingSpec, standing: Standing, report: Report, save: Save
+    ) -> None:
+        self.model, self.data, self.training = model, data, training
+        self.standing, self.report, self.save = standing, report, save
         self.schedule = Schedule.of(training, steps_per_epoch(len(data.train), training.batch_size))
         self.budget = pack_budget(model, training)
         self.validation_packs = [packed for _, packed in pack_all(data.validation, self.budget)]
@@ -60,26 +64,29 @@ class Loop:
                 if action == "validate":
                     self._validate(stop)
                     self._save()
+                    self._tell()
                 else:
-                    self._step()
+                    self._step(stop)
         except Stopped as stopped:
+            self._tell("asked to stop; saving first")
             self._save()
             raise Stopped(f"Stopped after step {self.state.step}; run again to go on from there.") from stopped
         self._save()
         restore(self.model, self.best)
         return self.state
 
-    def _step(self) -> None:
-        """One optimiser step over `batch_size` rows, in as many forward passes as their tokens need."""
+    def _step(self, stop: threading.Event) -> None:
+        """One optimiser step over `batch_size` rows, in as many forward passes as their tokens need. Raises Stopped."""
         training, step = self.training, self.state.step
         rows = [
             self.data.train[i] for i in rows_of_step(len(self.data.train), training.batch_size, step, training.seed)
         ]
         packs = [packed for _, packed in pack_all(rows, self.budget)]
-        self._set_rate(learning_rate(step, training.learning_rate, self.schedule))
+        rate = learning_rate(step, training.learning_rate, self.schedule)
+        self._set_rate(rate)
         # Dropout is a function of the seed and the step, so a resumed run needs no saved random state.
         torch.manual_seed(training.seed * 1_000_003 + step)
-        loss = self._accumulate(packs)
+        loss = self._accumulate(packs, stop)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), training.max_grad_norm)
         self._require_finite(loss, float(norm))
         self.optimizer.step()
@@ -92,13 +99,19 @@ class Loop:
             train_loss=(*self.state.train_loss, (step + 1, loss)),
         )
         self.clock.tick(tokens)
+        self.standing.learning_rate, self.standing.tokens = rate, self.state.tokens
         self._tell()
 
-    def _accumulate(self, packs: Sequence[Packed]) -> float:
-        """Backward passes of one step. The loss is the mean over all its taught tokens, not a mean of means."""
+    def _accumulate(self, packs: Sequence[Packed], stop: threading.Event) -> float:
+        """Backward passes of one step. The loss is the mean over all its taught tokens, not a mean of means.
+
+        A stop between two passes drops the step, which may be long: nothing but gradients is lost.
+        """
         taught = sum(len(packed.targets) for packed in packs)
         total = 0.0
         for packed in packs:
+            if stop.is_set():
+                raise Stopped("Stopped on request.")
             loss = token_losses(self.model, packed).sum() / taught
             loss.backward()
             total += loss.item()
@@ -113,7 +126,6 @@ class Loop:
         self.state = validated(self.state, loss, self.training)
         if self.state.best_step == self.state.step:
             self.best = snapshot(self.model)
-        self._tell()
 
     def validation_loss(self, stop: threading.Event) -> float:
         """Mean negative log-likelihood in nats per taught token of the validation rows. Raises Stopped."""
@@ -181,7 +193,7 @@ class Loop:
             f"Lower training.learningRate (now {self.training.learning_rate:g}) or look at the rows of the report."
         )
 
-    def _tell(self) -> None:
+    def _tell(self, message: str | None = None) -> None:
         state = self.state
         end = max(self.schedule.planned_steps, state.step)
         self.report(
@@ -194,6 +206,8 @@ class Loop:
                 validation_loss=state.validation_loss[-1][1] if state.validation_loss else None,
                 tokens_per_second=self.clock.rate,
                 eta_seconds=self.clock.seconds_per_step * (end - state.step) if self.clock.steps else None,
+                checkpoint_step=self.saved.step if self.saved else None,
+                message=message,
             )
         )
 

@@ -7,6 +7,7 @@ from statistics import quantiles
 
 from finetune_api.report import DataReport, LeftOut, LengthSummary, SplitName, SplitReport
 from finetune_api.run import RunConfig
+from finetune_trainer.architecture import check_loadable
 from finetune_trainer.dataset import read_rows, write_rows
 from finetune_trainer.errors import DataRejected
 from finetune_trainer.fetch import fetch_dataset, fetch_model
@@ -19,6 +20,9 @@ from finetune_trainer.tokens import Example, Tokenizer, encode, load_tokenizer
 
 Splits = dict[SplitName, list[Example]]
 NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
+CONFIG = "config.json"
+"""The orders of a run, kept beside its rows: whoever goes on with the rows goes on with these."""
+REPORT = "data/report.json"
 FEW_TEST_GROUPS = 20
 
 
@@ -32,7 +36,9 @@ class Prepared:
 
 def prepare(config: RunConfig, cache: Path) -> Prepared:
     """Fetch, check, tokenise and divide. Raises DataRejected, StorageError, ModelNotLoadable, InvalidConfig."""
-    tokenizer = load_tokenizer(fetch_model(config.model, cache, weights=False))
+    folder = fetch_model(config.model, cache, weights=False)
+    check_loadable(folder)
+    tokenizer = load_tokenizer(folder)
     fetched = fetch_dataset(config.dataset.uri, cache)
     records = read_records(fetched.files, config.dataset.uri)
     parsed = rows_of(records, config.dataset)
@@ -55,18 +61,40 @@ def prepare(config: RunConfig, cache: Path) -> Prepared:
     return Prepared(splits, report)
 
 
-def save_prepared(store: Store, prepared: Prepared) -> None:
-    """Write the rows, then the report: with the report in place the data is complete."""
+def prepare_once(config: RunConfig, store: Store, cache: Path) -> Prepared:
+    """The rows of this run: those an earlier attempt froze, else freshly prepared ones."""
+    found = load_prepared(store, lambda: load_tokenizer(fetch_model(config.model, cache, weights=False)))
+    if found is None:
+        found = prepare(config, cache)
+        save_prepared(store, config, found)
+    return found
+
+
+def freeze_rows(config: RunConfig, store: Store, cache: Path) -> DataReport:
+    """See to it that the rows of this run are in the store, without reading those that are."""
+    if not has_rows(store):
+        save_prepared(store, config, prepare(config, cache))
+    return DataReport.model_validate_json(store.read(REPORT))
+
+
+def has_rows(store: Store) -> bool:
+    """Whether the rows of a run are complete."""
+    return store.exists(REPORT)
+
+
+def save_prepared(store: Store, config: RunConfig, prepared: Prepared) -> None:
+    """Write orders and rows, then the report: with the report in place the data is complete."""
+    store.write(CONFIG, config.model_dump_json(by_alias=True, indent=2).encode())
     for name in NAMES:
         store.write(f"data/{name}.parquet", write_rows([example.row for example in prepared.splits[name]]))
-    store.write("data/report.json", prepared.report.model_dump_json(by_alias=True, indent=2).encode())
+    store.write(REPORT, prepared.report.model_dump_json(by_alias=True, indent=2).encode())
 
 
 def load_prepared(store: Store, tokenizer: Callable[[], Tokenizer]) -> Prepared | None:
     """What an earlier attempt prepared, or None."""
-    if not store.exists("data/report.json"):
+    if not has_rows(store):
         return None
-    report = DataReport.model_validate_json(store.read("data/report.json"))
+    report = DataReport.model_validate_json(store.read(REPORT))
     encoder = tokenizer()
     splits: Splits = {
         name: [encode(row, encoder) for row in read_rows(store.read(f"data/{name}.parquet"))] for name in NAMES

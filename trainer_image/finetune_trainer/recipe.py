@@ -1,21 +1,17 @@
 """The story of one run, top to bottom: prepare, train, evaluate, publish."""
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from peft import PeftModel
 
 from finetune_api.report import ModelReport, Report, TrainingReport
-from finetune_api.run import ExitCode, Progress, RunConfig, RunReport, Stage, StoredAdapter
+from finetune_api.run import ExitCode, RunConfig, RunReport, StoredAdapter
 from finetune_trainer.attempts import Attempt, claim
 from finetune_trainer.checkpoint import Checkpoint, latest_checkpoint, remove_checkpoints, save_checkpoint
-from finetune_trainer.errors import OutOfMemory, Stopped
+from finetune_trainer.errors import OutOfMemory
 from finetune_trainer.evaluate import Comparison, evaluate
 from finetune_trainer.fetch import fetch_model
 from finetune_trainer.loop import Data, Loop, pack_budget
@@ -28,35 +24,14 @@ from finetune_trainer.model import (
     trainable,
     weights_digest,
 )
-from finetune_trainer.prepare import Prepared, load_prepared, prepare, save_prepared
+from finetune_trainer.prepare import Prepared, prepare_once
 from finetune_trainer.promotion import promote
 from finetune_trainer.publish import publish, stored_adapter, write_adapter
-from finetune_trainer.record import training_report, versions, warn
+from finetune_trainer.record import gpu_memory, training_report, versions, warn
+from finetune_trainer.session import Session
 from finetune_trainer.store import Store, open_store
 from finetune_trainer.tokens import Tokenizer, load_tokenizer
 from finetune_trainer.wording import verdict_sentence
-
-
-@dataclass(frozen=True)
-class Session:
-    """What surrounds a run: where to cache, whom to tell, when to stop, what time it is."""
-
-    cache: Path
-    tell: Callable[[Progress], None]
-    stop: threading.Event
-    now: Callable[[], datetime]
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time by stage, filled while the run goes on."""
-
-    @contextmanager
-    def stage(self, name: Stage, message: str) -> Iterator[None]:
-        """Announce a stage, time it, and do not begin it once a stop was asked for."""
-        if self.stop.is_set():
-            raise Stopped(f"Stopped before the stage {name}; run again to go on from there.")
-        self.tell(Progress(stage=name, message=message))
-        started = time.monotonic()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 
 
 def run(config: RunConfig, session: Session) -> Report:
@@ -65,6 +40,7 @@ def run(config: RunConfig, session: Session) -> Report:
     job, store = output.under(config.job_path), output.under(config.run_path)
     job.check_writable()
     with claim(store) as attempt, within_memory(config):
+        session.enter(config, attempt.number)
         with session.stage("prepare", "reading and dividing the data"):
             prepared = prepare_once(config, store, session.cache)
         with session.stage("train", "loading the model"):
@@ -78,6 +54,7 @@ def run(config: RunConfig, session: Session) -> Report:
         with session.stage("evaluate", "answering the held-out rows with base and adapter"):
             comparison = judge(config, model, tokenizer, prepared, session)
         with session.stage("publish", "writing adapter and report"):
+            session.protected.set()
             attempt.check()
             with TemporaryDirectory(prefix="finetune-adapter-") as scratch:
                 write_adapter(Path(scratch), model, tokenizer, config, prepared)
@@ -104,15 +81,6 @@ def within_memory(config: RunConfig) -> Iterator[None]:
         ) from error
 
 
-def prepare_once(config: RunConfig, store: Store, cache: Path) -> Prepared:
-    """The rows of this run: those an earlier attempt froze, else freshly prepared ones."""
-    found = load_prepared(store, lambda: load_tokenizer(fetch_model(config.model, cache, weights=False)))
-    if found is None:
-        found = prepare(config, cache)
-        save_prepared(store, found)
-    return found
-
-
 def train(
     config: RunConfig, model: PeftModel, prepared: Prepared, store: Store, attempt: Attempt, session: Session
 ) -> TrainingReport:
@@ -123,11 +91,14 @@ def train(
         save_checkpoint(store, checkpoint)
 
     data = Data(prepared.splits["train"], prepared.splits["validation"])
-    loop = Loop(model, data, config.training, session.tell, save)
+    loop = Loop(model, data, config.training, session.standing, session.tell, save)
     checkpoint = latest_checkpoint(store)
     if checkpoint is not None:
         loop.resume(checkpoint)
+    session.standing.gpu_memory = gpu_memory
+    session.protected.set()
     loop.run(session.stop)
+    session.protected.clear()
     return training_report(loop, resumed_from=checkpoint.state.step if checkpoint else None)
 
 

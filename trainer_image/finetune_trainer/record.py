@@ -43,6 +43,14 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
 
 
+def gpu_memory() -> dict[str, int]:
+    """Bytes of the card in use, kept by torch for reuse, and in all; nothing without a card. Waits for no kernel."""
+    if not torch.cuda.is_initialized():
+        return {}
+    total = torch.cuda.get_device_properties(0).total_memory
+    return {"allocated": torch.cuda.memory_allocated(0), "reserved": torch.cuda.memory_reserved(0), "total": total}
+
+
 def device_name(device: torch.device) -> str:
     """The card's name, or the number of CPU threads."""
     if device.type == "cuda":

@@ -11,6 +11,8 @@ from finetune_api.training import MetricName
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+LARGEST_EXPONENT = 12 * np.log(10)
+"""Perplexities end at 1e12: nothing is worse than that, and reports are JSON, which knows no infinity."""
 
 Array = NDArray[np.float64]
 
@@ -68,7 +70,7 @@ def compare(paired: Paired, seed: int = 0) -> MetricResult:
 
 def _value(total: Array, weight: Array, paired: Paired) -> Array:
     ratio = total / weight
-    return np.exp(ratio) if paired.exponential else ratio
+    return np.exp(np.minimum(ratio, LARGEST_EXPONENT)) if paired.exponential else ratio
 
 
 def verdict(metric: MetricResult) -> Verdict:

@@ -3,6 +3,7 @@
 import math
 from datetime import UTC, datetime
 
+from finetune_api.report import DataReport
 from finetune_api.run import EvaluationOutcome, MetricResult, Verdict
 from finetune_api.training import MetricName
 from finetune_trainer.charts import MINUS, Reading
@@ -84,6 +85,17 @@ def reading(metric: MetricResult) -> Reading:
     """What the interval says, by the rule that the verdict follows."""
     readings: dict[Verdict, Reading] = {"Passed": "better", "Failed": "worse", "Inconclusive": "unclear"}
     return readings[verdict(metric)]
+
+
+def prepared_sentence(data: DataReport) -> str:
+    """How many rows there are to work with."""
+    rows = {split.name: count(split.rows) for split in data.splits}
+    left_out = sum(left.rows for left in data.left_out)
+    return (
+        f"{counted(sum(split.rows for split in data.splits), 'row')} prepared: {rows['train']} for training, "
+        f"{rows['validation']} for validation, {rows['test']} for the test; {count(left_out) if left_out else 'none'} "
+        "left out."
+    )
 
 
 def verdict_sentence(evaluation: EvaluationOutcome) -> str:
