@@ -165,7 +165,8 @@ def run_case(case: Case, plane: ControlPlane, count: int, turn: int) -> Measurem
     namespace = plane.make_namespace(f"bench-{CASES.index(case)}-{turn}")
     result = asyncio.run(measure(case, plane.server, context_of(plane), namespace, count))
     print(
-        f"{case.name:34} {count / result.pods:6.1f} pods/s  pods {result.pods:6.2f} s  statuses {result.statuses:6.2f} s"
+        f"{case.name:34} {count / result.pods:6.1f} pods/s  "
+        f"pods {result.pods:6.2f} s  statuses {result.statuses:6.2f} s"
     )
     plane.kubectl("delete", "finetunejobs,jobs", "--all", "--namespace", namespace, "--wait=false")
     plane.kubectl("delete", "namespace", namespace, "--timeout=180s")
@@ -195,7 +196,8 @@ def main() -> None:
         ratios = [row[index].pods / row[0].pods for row in results]
         lag = [row[index].statuses - row[index].pods for row in results]
         print(
-            f"{case.name}: {statistics.median(ratios):.2f} times the time of plain Jobs ({min(ratios):.2f} to {max(ratios):.2f}), "
+            f"{case.name}: {statistics.median(ratios):.2f} times the time of plain Jobs "
+            f"({min(ratios):.2f} to {max(ratios):.2f}), "
             f"last status {statistics.median(lag):.2f} s after the last pod"
         )
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,7 +21,7 @@ KUBECTL_VARIABLE = "KUBECTL"
 RESOURCE = f"{PLURAL}.{GROUP}"
 APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 
-WATCH_FLAGS = ("--watch-only", "--output-watch-events", "--output=json")
+WATCH_FLAGS = ("--watch", "--output-watch-events", "--output=json")
 
 
 class ClusterError(Exception):
@@ -90,12 +90,11 @@ def find_job(target: Target, name: str) -> LiveJob | None:
 
 def watch_job(target: Target, name: str) -> Iterator[LiveJob]:
     """The job as it is, and again whenever it changes, until the caller stops. Raises ClusterError, also if it goes."""
-    while True:  # the API server ends a watch after some time
-        yield get_job(target, name)
+    while get_job(target, name):  # the API server ends a watch after some time
         with _started(_command(target, "get", RESOURCE, name, *WATCH_FLAGS)) as process:
             assert process.stdout is not None
             try:
-                for event in documents(process.stdout):
+                for event in map(json.loads, process.stdout):
                     if event["type"] == "DELETED":
                         raise ClusterError(f"FineTuneJob {name} was deleted.")
                     yield read_job(event["object"])
@@ -136,9 +135,11 @@ def explain(complaint: str) -> str:
     forbidden = re.search(r'User "([^"]+)" cannot (\S+) resource "([^"]+)".*?(?:in the namespace "([^"]+)")?$', last)
     if forbidden:
         where = f" in namespace {forbidden[4]}" if forbidden[4] else ""
-        return (
-            f"{forbidden[1]} may not {forbidden[2]} {forbidden[3]}{where}. Ask whoever runs the cluster for the right."
-        )
+        right = f"{forbidden[1]} may not {forbidden[2]} {forbidden[3]}{where}"
+        return f"{right}. Ask whoever runs the cluster for that right."
+    context = re.search(r'context "([^"]+)" does not exist|not found for specified context: (\S+)', last)
+    if context:
+        return f"The kubeconfig has no context {context[1] or context[2]}."
     if "was refused" in last or "Unable to connect" in last:
         return f"The cluster does not answer. Choose another with --context. kubectl says: {last}"
     return re.sub(r"^(error|Error from server \(\w+\)): ", "", last)
@@ -164,16 +165,6 @@ def read_job(raw: dict[str, Any]) -> LiveJob:
     )
 
 
-def documents(stream: IO[str]) -> Iterator[dict[str, Any]]:
-    """JSON objects that follow each other in a stream, each as soon as it is complete: kubectl indents them."""
-    lines: list[str] = []
-    for line in stream:
-        lines.append(line)
-        if line.rstrip() == "}":
-            yield json.loads("".join(lines))
-            lines = []
-
-
 def _read_pod(raw: dict[str, Any]) -> Pod:
     metadata = raw["metadata"]
     labels = metadata["labels"]
@@ -195,7 +186,5 @@ def _started(command: list[str], stdout: int | None = subprocess.PIPE) -> subpro
     try:
         return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
     except OSError as error:
-        message = (
-            f"{command[0]} cannot be run: {error.strerror}. Install kubectl, or set {KUBECTL_VARIABLE} to its path."
-        )
-        raise ClusterError(message) from error
+        remedy = f"Install kubectl, or set {KUBECTL_VARIABLE} to its path."
+        raise ClusterError(f"{command[0]} cannot be run: {error.strerror}. {remedy}") from error

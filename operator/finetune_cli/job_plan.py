@@ -1,6 +1,6 @@
 """`plan`: whether a run would start and why, with which settings, and what its pods would ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ from finetune_api.settings import settings_of
 from finetune_api.status import RetrainStatus, RunStatus
 from finetune_cli.cluster import LiveJob
 from finetune_cli.job_status import moment
-from finetune_cli.layout import facts, print_settings, table
+from finetune_cli.layout import print_line, print_settings, text_table
 from finetune_trainer.wording import duration
 
 
@@ -31,8 +31,9 @@ def print_job_plan(console: Console, live: LiveJob, now: datetime) -> None:
     """The plan of a job as the cluster has it."""
     spec = live.job.spec
     _print_forecast(console, live.job, foresee(live, spec, now))
-    console.print(_facts(live, spec))
-    console.print(_pods(spec))
+    for name, text in _facts(live, spec):
+        print_line(console, f"{name:<9}  {text}")
+    console.print("", _pods(spec), sep="\n")
     print_settings(console, settings_as_written(live))
 
 
@@ -46,12 +47,12 @@ def print_change(console: Console, live: LiveJob | None, wanted: FineTuneJob, no
     _print_forecast(console, wanted, foresee(live, wanted.spec, now))
     changes = changed_settings(live.job.spec, wanted.spec)
     if changes:
-        rows = table("setting", "now", "then")
+        rows = text_table("setting", "now", "then")
         for column in rows.columns[1:]:
-            column.justify, column.overflow, column.no_wrap = "left", "fold", False
+            column.overflow, column.no_wrap = "fold", False
         for path, before, after in changes:
             rows.add_row(path, before, after)
-        console.print(rows)
+        console.print(rows, "", sep="\n")
     console.print(_pods(wanted.spec))
 
 
@@ -62,7 +63,7 @@ def foresee(live: LiveJob, spec: FineTuneJobSpec, now: datetime) -> Forecast:
     expected = _without_suspension(live, spec, now)
     if not spec.suspend:
         return expected
-    later = f" Once it is false: {expected.sentence[0].lower()}{expected.sentence[1:]}" if expected.starts else ""
+    later = f" Once it is false, {expected.sentence[0].lower()}{expected.sentence[1:]}" if expected.starts else ""
     return Forecast(False, f"Nothing starts while spec.suspend is true.{later}")
 
 
@@ -71,10 +72,8 @@ def _without_suspension(live: LiveJob, spec: FineTuneJobSpec, now: datetime) -> 
     if run is None:
         return Forecast(True, "A run starts: the job is new.")
     if run.spec_digest != spec_digest(spec):
-        replaced = " It takes the place of the run that is active." if run.outcome is None else ""
-        return Forecast(
-            True, f"A run starts: the manifest decides on another result than that of {_named(run)}.{replaced}"
-        )
+        replaced = f" It takes the place of {_named(run)}, which goes on." if run.outcome is None else ""
+        return Forecast(True, f"A run starts: the manifest asks for another result than the latest run did.{replaced}")
     if run.outcome is None:
         return Forecast(False, f"Nothing new starts: {_named(run)} is of this manifest and goes on.")
     reason = _own_reason(live, spec, now)
@@ -118,38 +117,34 @@ def _print_forecast(console: Console, job: FineTuneJob, forecast: Forecast) -> N
     console.print()
 
 
-def _facts(live: LiveJob, spec: FineTuneJobSpec) -> Table:
+def _facts(live: LiveJob, spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
     """Digest, destination, and what makes it run by itself."""
-    rows = facts()
-    rows.add_row("manifest", spec_digest(spec))
+    yield "manifest", spec_digest(spec)
     latest = live.status.run.spec_digest if live.status.run else None
     if latest is not None and latest != spec_digest(spec):
-        rows.add_row("latest run", latest)
-    rows.add_row("results", f"{spec.output.uri.rstrip('/')}/{live.job.metadata.namespace}/{live.job.metadata.name}/")
-    for name, text in _triggers(live, spec):
-        rows.add_row(name, text)
-    return rows
+        yield "last run", latest
+    yield "results", f"{spec.output.uri.rstrip('/')}/{live.job.metadata.namespace}/{live.job.metadata.name}/"
+    yield from _triggers(live, spec)
 
 
-def _triggers(live: LiveJob, spec: FineTuneJobSpec) -> Sequence[tuple[str, str]]:
+def _triggers(live: LiveJob, spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
     retrain, remembered = spec.retrain, live.status.retrain or RetrainStatus()
-    found = []
     if retrain.schedule is not None:
         due = remembered.next_schedule_time
-        found.append(("schedule", f"{retrain.schedule} ({retrain.time_zone}){f', next {moment(due)}' if due else ''}"))
+        yield "schedule", f"{retrain.schedule} ({retrain.time_zone}){f', next {moment(due)}' if due else ''}"
     if retrain.on_dataset_change:
         every = timedelta(seconds=retrain.check_interval_seconds)
         last = remembered.last_check_time
-        following = f", next about {moment(last + every)}" if last else ""
-        found.append(("data", f"looked at every {duration(every.total_seconds())}{following}"))
-    return found or [("by itself", "never: no schedule, and the data is not looked at")]
+        following = f", next {moment(last + every)}" if last else ""
+        yield "data", f"looked at every {duration(every.total_seconds())}{following}"
+    if retrain.schedule is None and not retrain.on_dataset_change:
+        yield "by itself", "never: there is no schedule, and the data is not looked at"
 
 
 def _pods(spec: FineTuneJobSpec) -> Table:
     """What the pods of each stage ask for."""
     resources, prepare = spec.resources, spec.resources.prepare
-    rows = table("pod", "CPU", "memory", "disk", "accelerators")
-    rows.columns[-1].justify = "left"
+    rows = text_table("pod", "CPU", "memory", "disk", "accelerators")
     if prepare.separate:
         rows.add_row("prepare", prepare.cpu, prepare.memory, resources.storage, "none")
     gpus = f"{resources.gpus} {resources.gpu_resource}" if resources.gpus else "none"

@@ -17,9 +17,8 @@ def print_job_report(console: Console, live: LiveJob) -> None:
     """Metrics with their intervals, and the places of report and adapter. Raises ClusterError."""
     status = live.status
     folder = run_folder(live)
-    console.print(
-        Text(f"{live.job.metadata.namespace}/{live.job.metadata.name}  run {folder.rpartition('/')[2]}", "bold")
-    )
+    run = folder.rpartition("/")[2]
+    console.print(Text(f"{live.job.metadata.namespace}/{live.job.metadata.name}  run {run}", style="bold"))
     console.print()
     if status.evaluation is not None:
         print_comparison(console, status.evaluation)
@@ -27,7 +26,7 @@ def print_job_report(console: Console, live: LiveJob) -> None:
         print_line(console, f"Adapter: {status.adapter.uri} ({byte_size(status.adapter.size_bytes)})")
         print_line(console, f"         {status.adapter.digest}")
     print_line(console, f"Report:  {folder}/report.html")
-    if status.current is not None and status.current.run_id != folder.rpartition("/")[2]:
+    if status.current is not None and status.current.run_id != run:
         print_line(console, f"In use:  {status.current.uri}, of the earlier run {status.current.run_id}")
 
 
@@ -36,7 +35,7 @@ def save_report(live: LiveJob, file: Path) -> None:
     folder = run_folder(live)
     if folder.startswith(ONLY_INSIDE):
         raise ClusterError(
-            f"{folder} can only be read inside the cluster. Copy report.html out of a pod that mounts it."
+            f"{folder} is only reachable inside the cluster. Copy report.html from a pod that mounts it."
         )
     try:
         from finetune_trainer.store import open_store

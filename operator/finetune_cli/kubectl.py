@@ -151,3 +151,7 @@ def main() -> None:
         except ClusterError as error:
             print(f"kubectl finetune: {error}", file=sys.stderr)
             sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

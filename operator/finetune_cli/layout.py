@@ -25,6 +25,15 @@ def table(*headers: str) -> Table:
     return made
 
 
+def text_table(*headers: str) -> Table:
+    """All columns left, no blank line above and below."""
+    made = table(*headers)
+    made.show_edge = False
+    for column in made.columns:
+        column.justify = "left"
+    return made
+
+
 def print_line(console: Console, line: str) -> None:
     """A line to copy: never broken, never coloured."""
     console.print(line, soft_wrap=True, highlight=False, markup=False)

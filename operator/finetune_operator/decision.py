@@ -74,7 +74,7 @@ def next_step(
     if objection is not None:
         return Step(objection, delete=[job for job in seen.jobs if job.ended is None])
     if start is not None:
-        return pursue(replace(seen, progress=None), begin(subject, start, now), settings, now)
+        return pursue(seen, begin(subject, start, now), settings, now)
     assert run is not None  # without a run there is a start
     return rest(seen, run, now)
 

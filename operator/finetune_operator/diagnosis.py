@@ -150,4 +150,4 @@ def _storage_message(spec: FineTuneJobSpec, pod: StagePod) -> str:
 def _short(message: str) -> str:
     """The first sentences of a message of Kubernetes, without its line breaks."""
     text = " ".join(message.split())
-    return text if len(text) <= 300 else f"{text[:297]}..."
+    return f"{text.rstrip('.')}." if len(text) <= 300 else f"{text[:297]}..."

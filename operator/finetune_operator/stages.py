@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from finetune_api.run import Progress, RunReport
-from finetune_api.status import CurrentAdapter, FailureStatus, Phase, RunStatus
+from finetune_api.status import CurrentAdapter, FailureStatus, FineTuneJobStatus, Phase, RunStatus
 from finetune_operator.diagnosis import OUT_OF_MEMORY, POD_LOST, Failure, explain_failure, find_hindrance
 from finetune_operator.observed import Observed, StageJob, StageName, StagePod, Subject, last_report
 from finetune_operator.settings import Settings
@@ -43,7 +43,7 @@ def pursue(seen: Observed, run: RunStatus, settings: Settings, now: datetime) ->
 
 def attend(seen: Observed, run: RunStatus, settings: Settings, now: datetime) -> Step:
     """Start the stage of a run, follow it, try it again, or end it."""
-    stage = stage_of(seen.subject, run)
+    stage = stage_of(seen, run)
     attempts = [job for job in seen.jobs if job.run == run.key and job.stage == stage]
     job = max(attempts, key=lambda job: job.attempt, default=None)
     pods = pods_of(seen, job) if job else []
@@ -74,9 +74,12 @@ def hear_preparation(seen: Observed, run: RunStatus) -> tuple[RunStatus, RunRepo
     return run.model_copy(update={"id": report.run_id, "digest": report.digest, "attempt": 1}), report
 
 
-def stage_of(subject: Subject, run: RunStatus) -> StageName:
-    """The stage that an unfinished run is in."""
-    return "prepare" if run.id is None and subject.job.spec.resources.prepare.separate else "train"
+def stage_of(seen: Observed, run: RunStatus) -> StageName:
+    """The stage that an unfinished run is in. One that goes on is not left, whatever the manifest says meanwhile."""
+    if run.id is not None:
+        return "train"
+    going = (job.stage for job in seen.jobs if job.run == run.key and job.stage != "check" and job.ended is None)
+    return next(going, "prepare" if seen.subject.job.spec.resources.prepare.separate else "train")
 
 
 def out_of_time(subject: Subject, run: RunStatus, now: datetime) -> bool:
@@ -93,11 +96,12 @@ def deadline_of(subject: Subject, run: RunStatus) -> datetime | None:
 
 def launch(seen: Observed, run: RunStatus, stage: StageName, tokens: int | None, now: datetime) -> Step:
     """Start an attempt, once no earlier pod of the job can write any more."""
-    situation = Situation("Pending", "Starting", STARTING[stage], run, failure=latest(seen, run))
+    failure, queue = known_of(seen, run).failure, seen.subject.job.spec.queue_name if stage == "train" else None
+    starting = Situation("Pending", "Starting", STARTING[stage], run, failure=failure)
     stopping = next((pod for pod in seen.pods if pod.stage != "check" and not pod.over), None)
     if stopping is not None:
         message = f"Pod {stopping.name} on node {stopping.node or 'none'} is still stopping; the next one starts then."
-        return Step(replace(situation, message=message), wake_at=now + LOOK_AGAIN)
+        return Step(replace(starting, message=message), wake_at=now + LOOK_AGAIN)
     deadline = deadline_of(seen.subject, run)
     order = StageOrder(
         run=str(run.key),
@@ -108,6 +112,7 @@ def launch(seen: Observed, run: RunStatus, stage: StageName, tokens: int | None,
         micro_batch_tokens=tokens,
         deadline_seconds=None if deadline is None else max(1, int((deadline - now).total_seconds())),
     )
+    situation = enqueued(queue, run, failure) if queue else starting
     return Step(situation, create=[order], wake_at=now + LOOK_AGAIN)
 
 
@@ -136,22 +141,22 @@ def pods_of(seen: Observed, job: StageJob) -> list[StagePod]:
     return [pod for pod in seen.pods if (pod.run, pod.stage, pod.attempt) == (job.run, job.stage, job.attempt)]
 
 
-def latest(seen: Observed, run: RunStatus) -> FailureStatus | None:
-    """The failure to go on showing while the run goes on."""
+def known_of(seen: Observed, run: RunStatus) -> FineTuneJobStatus:
+    """What the status says of this run; nothing if it still speaks of another."""
     status = seen.subject.status
-    return status.failure if status.run and status.run.key == run.key else None
+    return status if status.run and status.run.key == run.key else FineTuneJobStatus()
 
 
 def follow(
     seen: Observed, run: RunStatus, job: StageJob, pods: Sequence[StagePod], settings: Settings, now: datetime
 ) -> Step:
     """A stage that has neither succeeded nor failed yet."""
-    failure, pod = latest(seen, run), max(pods, key=lambda pod: pod.created, default=None)
+    failure, pod = known_of(seen, run).failure, max(pods, key=lambda pod: pod.created, default=None)
     if pod is None or not (pod.running or pod.over):
         return await_pod(seen, run, job, pod, settings, now)
     if job.suspended:
         return Step(_held(seen, run, job, failure))
-    progress = seen.progress or seen.subject.status.progress
+    progress = seen.progress or known_of(seen, run).progress
     phase = phase_of(job.stage, progress)
     message = describe(phase, progress)
     if pod.running and (pod.deleted or pod.disrupted):
@@ -164,7 +169,7 @@ def await_pod(
     seen: Observed, run: RunStatus, job: StageJob, pod: StagePod | None, settings: Settings, now: datetime
 ) -> Step:
     """A stage whose pod has not run yet. One that a changed manifest would make otherwise is made anew."""
-    failure = latest(seen, run)
+    failure = known_of(seen, run).failure
     if job.template != template_of(seen.subject, again(job, run), settings):
         message = "What the pod is made from changed before it ran; it is made anew."
         return Step(Situation("Pending", "Starting", message, run, failure=failure), delete=[job])
@@ -188,10 +193,15 @@ def again(job: StageJob, run: RunStatus) -> StageOrder:
 def _held(seen: Observed, run: RunStatus, job: StageJob, failure: FailureStatus | None) -> Situation:
     queue = seen.subject.job.spec.queue_name
     if queue is not None and job.stage == "train":
-        return Situation("Queued", "Queued", f"Waiting for queue {queue} to admit the Job.", run, failure=failure)
+        return enqueued(queue, run, failure)
     message = "The Job was suspended by somebody else; it goes on when that is undone."
-    progress = seen.subject.status.progress
+    progress = known_of(seen, run).progress
     return Situation("Suspended", "SuspendedOutside", message, run, progress=progress, failure=failure)
+
+
+def enqueued(queue: str, run: RunStatus, failure: FailureStatus | None) -> Situation:
+    """Waiting for Kueue."""
+    return Situation("Queued", "Queued", f"Waiting for queue {queue} to admit the Job.", run, failure=failure)
 
 
 def phase_of(stage: StageName, progress: Progress | None) -> Phase:
@@ -243,7 +253,7 @@ def give_up(run: RunStatus, failure: Failure, attempts: Sequence[StageJob], now:
         "Failed", failure.reason, failure.message, ended, stalled=True, failure=failure_status(failure, None),
         data_version=failure.data_version,
     )  # fmt: skip
-    return Step(situation, delete=[job for job in attempts if job.ended is None])
+    return Step(situation, delete=[job for job in attempts if job.ended is None], wake_at=now)
 
 
 def failure_status(failure: Failure, retry_at: datetime | None) -> FailureStatus:
@@ -276,5 +286,6 @@ def finish(run: RunStatus, report: RunReport, now: datetime) -> Step:
         Situation(
             outcome, outcome, report.message, ended, stalled=not passed, adapter=adapter, evaluation=report.evaluation,
             current=current, data_version=report.data_version,
-        )
+        ),
+        wake_at=now,
     )  # fmt: skip

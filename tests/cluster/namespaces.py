@@ -4,6 +4,7 @@ Killing their first process ends all their processes and removes their mounts, a
 They have no way out: what a pod sends to the world is refused.
 """
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -58,8 +59,11 @@ def enter_network(folder: Path) -> list[str]:
 
 
 def destroy(folder: Path) -> None:
-    """End everything inside, at once."""
-    processes.stop(folder, NAME, signal.SIGKILL)
+    """End everything inside, at once, and wait until it has ended."""
+    if processes.is_alive(folder, NAME):
+        # Its parent ends only after every process inside has ended.
+        os.kill(_find_first(folder), signal.SIGKILL)
+    processes.stop(folder, NAME)
     for arguments in (("link", "delete", LINK), ("route", "delete", "blackhole", RANGE)):
         subprocess.run(["ip", *arguments], capture_output=True)
 

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from cluster.images import build_image, make_base
 from cluster.node import FOLDER, Node
 from cluster.packages import find_problem
 from cluster.s3 import S3, serve_s3
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(find_problem() is not None, reason=str(find_problem()))
 
@@ -150,10 +150,13 @@ def run_pod(cluster: Cluster, name: str, program: str, settings: dict[str, Any])
     spec = {"restartPolicy": "Never", "containers": [container]}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
     cluster.kubectl("create", "--filename=-", input=json.dumps(pod))
-    deadline = time.monotonic() + POD_SECONDS
-    while True:
+
+    def find() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(cluster.kubectl("get", "pod", name, "--output=json"))
-        if found["status"]["phase"] in ("Succeeded", "Failed"):
-            return found
-        assert time.monotonic() < deadline, cluster.kubectl("describe", "pod", name)
-        time.sleep(0.2)
+        return found
+
+    def has_ended() -> bool:
+        return find()["status"]["phase"] in ("Succeeded", "Failed")
+
+    wait_until(has_ended, POD_SECONDS, lambda: cluster.kubectl("describe", "pod", name))
+    return find()

@@ -15,6 +15,9 @@ from finetune_trainer.fetch import fetch_dataset
 from finetune_trainer.rows import Row
 from finetune_trainer.session import Session
 
+SURE: dict[str, Any] = {"metrics": ["perplexity"], "primaryMetric": "perplexity"}
+"""An evaluation by perplexity: there a trained adapter is surely better than the random base."""
+
 
 def write_dataset(file: Path, rows: list[Row]) -> Path:
     """Write chat rows as JSONL in the messages layout."""

@@ -63,7 +63,9 @@ class Life:
     def objects(self, kind: str, **labels: str) -> list[dict[str, Any]]:
         """Objects of a kind by labels of this project: stage, attempt, run, job."""
         selector = ",".join(f"finetuning.dev/{name}={value}" for name, value in labels.items())
-        found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "--output=json", f"--selector={selector}"))["items"]
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "--output=json", f"--selector={selector}"))[
+            "items"
+        ]
         return found
 
     def apply(self, job: Mapping[str, Any]) -> str:
@@ -91,7 +93,9 @@ class Life:
 
     def wait_for_reason(self, reason: str, name: str = "clinic") -> dict[str, Any]:
         """Its Ready condition once it has a reason."""
-        wait_until(lambda: self.condition("Ready", name).get("reason") == reason, self.waiting, lambda: self.status(name))
+        wait_until(
+            lambda: self.condition("Ready", name).get("reason") == reason, self.waiting, lambda: self.status(name)
+        )
         return self.condition("Ready", name)
 
     def wait_for_pod(self, stage: str, attempt: int = 1, **labels: str) -> dict[str, Any]:
@@ -136,7 +140,9 @@ class Life:
     def set_pod(self, pod: Mapping[str, Any], **status: Any) -> None:
         """Write a part of a pod's status."""
         patch = json.dumps({"status": status})
-        self.kubectl("patch", "pod", pod["metadata"]["name"], "--subresource=status", "--type=strategic", f"--patch={patch}")
+        self.kubectl(
+            "patch", "pod", pod["metadata"]["name"], "--subresource=status", "--type=strategic", f"--patch={patch}"
+        )
 
     def pass_stage(self, stage: str, message: str, attempt: int = 1, **labels: str) -> None:
         """Let a stage's pod run and end well."""
@@ -158,7 +164,9 @@ class Life:
 
     def events(self) -> list[str]:
         """The reasons of the events of FineTuneJobs, in their order."""
-        items = json.loads(self.kubectl("get", "events", "--output=json", "--sort-by=.metadata.creationTimestamp"))["items"]
+        items = json.loads(self.kubectl("get", "events", "--output=json", "--sort-by=.metadata.creationTimestamp"))[
+            "items"
+        ]
         return [item["reason"] for item in items if item["involvedObject"]["kind"] == "FineTuneJob"]
 
 

@@ -194,7 +194,7 @@ def make_evaluation(verdict: Verdict = "Passed") -> EvaluationOutcome:
 def prepared_report(run_id: str = RUN_ID, digest: str = DIGEST, data_version: str = "v1") -> RunReport:
     """The last word of a preparation."""
     return RunReport(
-        run_id=run_id, digest=digest, attempt=1, exit_code=ExitCode.DONE, stage="prepare", message="800 rows are ready.",
+        run_id=run_id, digest=digest, attempt=1, exit_code=ExitCode.DONE, stage="prepare", message="Rows are ready.",
         data_version=data_version,
     )  # fmt: skip
 

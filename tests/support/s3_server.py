@@ -1,20 +1,16 @@
 """A real S3 server over a folder: versitygw, built once with Go where it is not installed."""
 
 import os
-import shutil
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-MODULE = "github.com/versity/versitygw/cmd/versitygw"
-VERSION = "v1.8.0"
-BINARY = Path(__file__).parents[2] / ".cache" / "bin" / "versitygw"
+from cluster.binaries import find_binary
+
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"
 START_SECONDS = 20.0
@@ -56,7 +52,8 @@ class S3Server:
     def start(self) -> None:
         """Start and wait until the server accepts connections."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [str(find_binary()), "--quiet", "--port", f"127.0.0.1:{self.port}", "posix", str(self.folder)]
+        server = find_binary("versitygw")
+        command = [str(server), "--quiet", "--port", f"127.0.0.1:{self.port}", "posix", str(self.folder)]
         keys = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
         log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
         with log:
@@ -89,33 +86,6 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.start()
     yield server
     server.stop()
-
-
-def find_binary() -> Path:
-    """versitygw from PATH or the project's cache, else freshly built there."""
-    installed = shutil.which("versitygw")
-    if installed:
-        return Path(installed)
-    if not BINARY.exists():
-        build_binary(BINARY)
-    return BINARY
-
-
-def build_binary(target: Path) -> None:
-    """Build versitygw with Go (some minutes the first time) and put it in place at once."""
-    go = shutil.which("go", path=str(Path(sys.executable).parent)) or shutil.which("go")
-    if go is None:
-        raise RuntimeError("The S3 tests need versitygw, or Go to build it: install one of them.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        (Path(folder) / "go.mod").write_text("module s3server\n\ngo 1.24\n")
-        built = Path(folder) / "versitygw"
-        for arguments in (
-            ["get", "-tool", f"{MODULE}@{VERSION}"],
-            ["build", "-trimpath", "-ldflags", "-s -w", "-o", str(built), MODULE],
-        ):
-            subprocess.run([go, *arguments], cwd=folder, env=os.environ | {"CGO_ENABLED": "0"}, check=True)
-        built.replace(target)
 
 
 def _free_port() -> int:

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from finetune_api.contract import CACHE_VARIABLE, JOB_VARIABLE, LAST_WORD_VARIABLE
 from finetune_api.run import Progress, RunReport
@@ -43,7 +44,7 @@ class Stage:
         self.last_word = folder / "last-word"
         self.last_word.write_text("")
         self.lines: list[str] = []
-        port = [] if arguments[0] == "check" else ["--port", "0"]
+        port = [] if arguments[0] == "check" or "--port" in arguments else ["--port", "0"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "finetune_trainer", *arguments, *port],
             env=_environment(job, folder, self.last_word) | environment,
@@ -73,10 +74,10 @@ class Stage:
             time.sleep(0.01)
         raise TimeoutError("\n".join(self.lines))
 
-    def get(self, path: str) -> str:
+    def get(self, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> str:
         """What it answers over HTTP."""
         port = self.wait_for("on port").rpartition(" ")[2].rstrip(".")
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=dict(headers)), timeout=10) as answer:
             return str(answer.read().decode())
 
     def progress(self) -> Progress:

@@ -16,7 +16,7 @@ from finetune_api.status import (
     RunStatus,
 )
 from support.manifests import make_manifest
-from support.reports import DIGEST, RUN_ID, make_evaluation
+from support.reports import DIGEST, RUN_ID, make_evaluation, make_metric
 
 NOW = datetime(2026, 11, 23, 14, 2, 51, tzinfo=UTC)
 STARTED = datetime(2026, 11, 23, 12, 30, 0, tzinfo=UTC)
@@ -188,7 +188,10 @@ _DETAILS: dict[str, dict[str, Any]] = {
     },
     "rejected": {
         "adapter": _ADAPTER,
-        "evaluation": make_evaluation(verdict="Inconclusive"),
+        "evaluation": make_evaluation(
+            verdict="Inconclusive",
+            metrics=[make_metric(base=0.5, adapter=0.5556, difference=0.0556, ci=(-0.0833, 0.1944))],
+        ),
         "current": _CURRENT,
     },
     "failed": {
