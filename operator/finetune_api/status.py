@@ -1,6 +1,6 @@
 """What is known about a job: the part of a FineTuneJob that the operator, or a local run, writes."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PlainSerializer
@@ -19,7 +19,8 @@ Trigger = Literal["Created", "SpecChanged", "Schedule", "DatasetChanged", "Reque
 ConditionType = Literal["Ready", "Reconciling", "Stalled", "DataPrepared", "Trained", "Evaluated", "Promoted"]
 
 Time = Annotated[
-    datetime, PlainSerializer(lambda time: time.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str, when_used="json")
+    datetime,
+    PlainSerializer(lambda time: f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", return_type=str, when_used="json"),
 ]
 """A moment in UTC, to the second, as Kubernetes writes it."""
 

@@ -60,6 +60,12 @@ class LiveJob:
         """What the operator says; all empty if it has said nothing yet."""
         return self.job.status or FineTuneJobStatus()
 
+    @property
+    def standing(self) -> str:
+        """Phase and message as the end of a sentence."""
+        phase, message = self.status.phase or "Pending", self.status.message or "waiting for the operator."
+        return message if message.startswith(phase) else f"{phase}: {message}"
+
 
 @dataclass(frozen=True, order=True)
 class Pod:

@@ -57,12 +57,11 @@ def follow_run(target: Target, name: str) -> None:
             print_logs(target, pod.name, follow=True)
             continue
         if has_ended(live):
-            tell(f"{live.status.phase}: {live.status.message}")
+            tell(live.standing)
             return
-        news = f"{live.status.phase or 'Pending'}: {live.status.message or 'waiting for the operator'}"
-        if news != told:
-            tell(news)
-        told = news
+        if live.standing != told:
+            tell(live.standing)
+        told = live.standing
         time.sleep(POLL_SECONDS)
 
 
@@ -93,8 +92,7 @@ def explain_silence(live: LiveJob, pod: Pod | None, choice: Choice) -> str:
         return f"Pod {pod.name} has not started yet. {live.status.message or ''}".rstrip()
     attempt = f" of attempt {choice.attempt}" if choice.attempt else " of an earlier attempt" if choice.previous else ""
     stage = f" of stage {choice.stage}" if choice.stage else ""
-    said = f" The job is {live.status.phase}: {live.status.message}" if live.status.phase else ""
-    return f"The current run has no pod{stage}{attempt}.{said}"
+    return f"The current run has no pod{stage}{attempt}. The job is {live.standing}"
 
 
 def tell(words: str) -> None:

@@ -60,6 +60,8 @@ def foresee(live: LiveJob, spec: FineTuneJobSpec, now: datetime) -> Forecast:
     """What follows for a job if its spec is this one."""
     if live.deleted:
         return Forecast(False, "Nothing starts: the job is being deleted.")
+    if spec.output.uri.startswith("file://"):
+        return Forecast(False, "Nothing starts: a file:// output is a folder inside the pod. Use pvc:// or a bucket.")
     expected = _without_suspension(live, spec, now)
     if not spec.suspend:
         return expected

@@ -53,7 +53,6 @@ def run_folder(live: LiveJob) -> str:
     """Where the current run is stored. Raises ClusterError if it is not complete."""
     status, metadata = live.status, live.job.metadata
     if status.run is None or status.run.id is None or status.run.outcome not in ("Succeeded", "Rejected"):
-        said = f" It is {status.phase}: {status.message}" if status.phase else ""
-        raise ClusterError(f"The current run of {metadata.name} has no report yet.{said}")
+        raise ClusterError(f"The current run of {metadata.name} has no report yet. It is {live.standing}")
     root = live.job.spec.output.uri.rstrip("/")
     return f"{root}/{metadata.namespace}/{metadata.name}/runs/{status.run.id}"

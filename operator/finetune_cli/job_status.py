@@ -43,7 +43,7 @@ def print_status(console: Console, live: LiveJob, now: datetime) -> None:
     if status.progress is not None and (status.run is None or status.run.outcome is None):
         _print_progress(console, status.progress)
     if status.failure is not None:
-        _print_failure(console, status.failure, now)
+        _print_failure(console, status.failure, status.message or "", now)
     console.print()
     if status.evaluation is not None:
         print_comparison(console, status.evaluation)
@@ -103,11 +103,12 @@ def _print_progress(console: Console, progress: Progress) -> None:
         print_line(console, f"{'':<8}  {figures(progress)}")
 
 
-def _print_failure(console: Console, failure: FailureStatus, now: datetime) -> None:
+def _print_failure(console: Console, failure: FailureStatus, told: str, now: datetime) -> None:
+    """The latest failure and what follows; its sentence only where the head has not told it."""
     code = f", exit code {failure.exit_code}" if failure.exit_code is not None else ""
+    sentence = "" if told.startswith(failure.message) else f"{failure.message} "
     console.print()
-    console.print(Text.assemble((f"{failure.reason}{code}. ", "bold red"), failure.message))
-    console.print(Text(_what_follows(failure, now)))
+    console.print(Text.assemble((f"{failure.reason}{code}. ", "bold red"), sentence, _what_follows(failure, now)))
     for line in failure.log:
         print_line(console, f"  {line}")
 

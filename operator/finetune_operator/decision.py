@@ -44,7 +44,7 @@ def decide(seen: Observed, settings: Settings, now: datetime) -> Plan:
     return Plan(
         status=compose_status(subject, step.situation, retrain, now),
         delete=[job for job in dict.fromkeys(unwanted) if not job.deleted],
-        create=[*step.create, *check.create],
+        create=[*step.create, *(check.create if start is None else ())],  # a new run reads the data anyway
         wake_at=min((time for time in times if time), default=None),
     )
 

@@ -188,7 +188,7 @@ def view_pod(raw: Object) -> StagePod:
         exit_code=ended.get("exitCode"),
         ended_reason=ended.get("reason", ""),
         last_word=ended.get("message", ""),
-        started_at=_maybe_time(ended.get("startedAt") or state.get("running", {}).get("startedAt")),
+        started_at=_start_of(ended.get("startedAt") or state.get("running", {}).get("startedAt")),
         ended_at=_maybe_time(ended.get("finishedAt")),
         deleted="deletionTimestamp" in meta,
     )
@@ -230,6 +230,12 @@ def parse_time(text: str) -> datetime:
 def _tokens_of(job_spec: Object) -> int | None:
     arguments = job_spec["template"]["spec"]["containers"][0].get("args", [])
     return int(arguments[arguments.index(TOKENS_FLAG) + 1]) if TOKENS_FLAG in arguments else None
+
+
+def _start_of(text: str | None) -> datetime | None:
+    """When a container started; for one that never did a kubelet writes 1970."""
+    time = _maybe_time(text)
+    return time if time and time.year > 1970 else None
 
 
 def _maybe_time(text: str | None) -> datetime | None:

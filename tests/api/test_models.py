@@ -1,12 +1,15 @@
 """The models hold the article's defaults and refuse what contradicts itself."""
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from finetune_api.job import FineTuneJob
+from finetune_api.status import FineTuneJobStatus, RunStatus
 from support.manifests import make_manifest
+from support.statuses import SITUATIONS, make_status
 
 
 def read(metadata: dict[str, Any] | None = None, **spec: Any) -> FineTuneJob:
@@ -88,6 +91,21 @@ def test_unknown_fields_are_refused(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize("uri", ["adapters", "hf://owner/name", "https://host/x", "s3://", "s3://a b"])
 def test_an_output_that_cannot_be_written_is_refused(uri: str) -> None:
     assert "spec.output.uri" in refusal(output={"uri": uri})
+
+
+def test_times_are_written_in_utc_to_the_second_as_kubernetes_writes_them() -> None:
+    local = datetime(2026, 11, 23, 15, 2, 51, 999, tzinfo=timezone(timedelta(hours=1)))
+    status = FineTuneJobStatus(run=RunStatus(attempt=1, started_at=local))
+
+    assert status.model_dump(mode="json", by_alias=True)["run"]["startedAt"] == "2026-11-23T14:02:51Z"
+
+
+def test_a_published_status_is_read_back_unchanged() -> None:
+    for situation in SITUATIONS:
+        status = make_status(situation.name)
+        plain = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+        assert FineTuneJobStatus.model_validate(plain) == status
 
 
 def test_further_metadata_is_allowed_and_kept() -> None:

@@ -151,12 +151,12 @@ def test_what_a_user_sets_for_the_trainers_wins_over_what_the_chart_makes() -> N
     assert read_settings(environment(objects)).trainer_env["HF_ENDPOINT"] == "https://other.example.com"
 
 
-def test_a_proxy_never_stands_between_the_operator_and_its_own_cluster() -> None:
+def test_a_proxy_is_for_the_trainers_and_never_for_what_is_in_the_cluster() -> None:
     variables = environment(rendered("everything"))
-    inside = "$(KUBERNETES_SERVICE_HOST),localhost,127.0.0.1,.svc,.cluster.local"
 
-    assert variables["NO_PROXY"] == f"{inside},10.0.0.0/8"
-    assert "NO_PROXY" not in environment(rendered("default"))
+    assert read_settings(variables).trainer_env["NO_PROXY"] == "localhost,127.0.0.1,.svc,.cluster.local,10.0.0.0/8"
+    assert "NO_PROXY" not in variables
+    assert "NO_PROXY" not in read_settings(environment(rendered("default"))).trainer_env
 
 
 def test_a_digest_wins_over_a_tag() -> None:

@@ -166,6 +166,11 @@ def test_a_run_has_ended_only_if_it_is_of_the_manifest_as_it_is_now() -> None:
         ),
         (replace(make_live(), deleted=True), False, "Nothing starts: the job is being deleted."),
         (
+            make_live(output={"uri": "file:///adapters"}),
+            False,
+            "Nothing starts: a file:// output is a folder inside the pod. Use pvc:// or a bucket.",
+        ),
+        (
             make_live(suspend=True),
             False,
             "Nothing starts while spec.suspend is true. Once it is false, a run starts: the job is new.",

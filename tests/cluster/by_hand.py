@@ -3,7 +3,7 @@
 import time
 
 from cluster.binaries import SOURCES, find_binary
-from cluster.node import FOLDER, Node, remove_node
+from cluster.node import FOLDER, Node, claim, remove_node
 from cluster.packages import install_missing
 
 USAGE = """usage: python tests/cluster up | down | build | install
@@ -38,8 +38,9 @@ def bring_up() -> None:
 
 
 def take_down() -> None:
-    """End the node, whoever started it."""
-    remove_node(FOLDER)
+    """End the node, unless a test uses it."""
+    with claim(FOLDER, ending=True):
+        remove_node(FOLDER)
 
 
 def build() -> None:

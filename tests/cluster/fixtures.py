@@ -8,7 +8,6 @@ import pytest
 from cluster.cluster import Cluster, open_named_cluster
 from cluster.control_plane import ControlPlane
 from cluster.node import Node
-from cluster.packages import require_packages
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +25,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if os.environ.get("KUBECONFIG"):
         yield open_named_cluster(tmp_path_factory.mktemp("cluster"))
         return
+    node = Node()
     try:
-        require_packages()
+        node.start()
     except RuntimeError as error:
         pytest.fail(str(error), pytrace=False)
-    node = Node()
-    node.start()
     yield Cluster(node.plane.kubeconfig, node)
     node.stop()

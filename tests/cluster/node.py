@@ -1,11 +1,12 @@
 """A one-node Kubernetes: control plane, containerd, kubelet, kube-proxy and DNS. Needs root on Linux."""
 
+import fcntl
 import json
 import shutil
 import string
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cluster import cgroups, namespaces, processes
 from cluster.binaries import find_binary
@@ -26,6 +27,7 @@ class Node:
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
+        self._claim: IO[str] | None = None
         self.plane = ControlPlane(
             folder,
             address=namespaces.NODE_ADDRESS,
@@ -37,10 +39,9 @@ class Node:
     def start(self, *, guarded: bool = True) -> None:
         """Bring the cluster up until the node is ready. Unguarded, it outlives this process."""
         require_packages()
-        if processes.is_alive(self.folder, namespaces.NAME):
-            raise RuntimeError("The tests' own Kubernetes node is already up: `python tests/cluster down` ends it.")
-        remove_node(self.folder)
+        self._claim = claim(self.folder)
         try:
+            remove_node(self.folder)
             self._start(guarded)
         except BaseException:
             self.stop()
@@ -48,9 +49,13 @@ class Node:
 
     def stop(self) -> None:
         """End everything and remove every trace of it but the logs of its processes, in `FOLDER.log`."""
+        if self._claim is None:
+            return
         namespaces.destroy(self.folder)
         self.plane.stop()
         remove_node(self.folder)
+        self._claim.close()
+        self._claim = None
 
     def _start(self, guarded: bool) -> None:
         cgroups.create()
@@ -122,6 +127,24 @@ def write_configuration(folder: Path) -> None:
         target = folder / source.relative_to(CONFIGURATION)
         target.parent.mkdir(exist_ok=True)
         target.write_text(string.Template(source.read_text()).safe_substitute(values))
+
+
+def claim(folder: Path, *, ending: bool = False) -> IO[str]:
+    """Keep others from starting or ending a node, until the file is closed or this process ends.
+
+    RuntimeError if another process has claimed it, or if one is up by hand and we do not want to end it.
+    """
+    folder.parent.mkdir(exist_ok=True)
+    file = folder.with_suffix(".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RuntimeError("A running test uses the tests' own Kubernetes node: wait until that has ended.") from None
+    if processes.is_alive(folder, namespaces.NAME) and not ending:
+        file.close()
+        raise RuntimeError("The tests' own Kubernetes node is already up: `python tests/cluster down` ends it.")
+    return file
 
 
 def remove_node(folder: Path) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(find_problem() is not None, reason=str(find_prob
 
 IMAGE = "localhost/test-node:tests"
 DOCKERFILE = """
-ARG BASE_IMAGE=docker.io/library/python:3.13-slim
+ARG BASE_IMAGE
 FROM ${BASE_IMAGE} AS libraries
 RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir "obstore>=0.12,<0.13"
 FROM ${BASE_IMAGE}

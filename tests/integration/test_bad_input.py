@@ -13,7 +13,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.problems import parse_job
 from finetune_api.schema import NAME_RULE, fields_of
 from support.cli import finetune, write_job
-from support.custom_resource import apply_job, get_job, install_crd, write_status
+from support.custom_resource import apply_job, get_job, jobs_without_operator, write_status
 from support.manifests import make_manifest
 from support.statuses import make_status
 
@@ -304,17 +304,21 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def namespace(control_plane: ControlPlane) -> Iterator[str]:
-    """A namespace of its own, with the CRD installed."""
-    install_crd(control_plane)
-    yield control_plane.make_namespace("bad-input")
-    control_plane.kubectl("delete", "ftj", "--all", "--namespace", "bad-input")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An API server of this module's own: the others' has an operator."""
+    with jobs_without_operator(tmp_path_factory.mktemp("plane")) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def namespace(plane: ControlPlane) -> str:
+    return plane.make_namespace("bad-input")
 
 
 @pytest.mark.parametrize("bad", [pytest.param(bad, id=name) for name, bad in BAD.items()])
-def test_kubectl_says_what_is_wrong(control_plane: ControlPlane, namespace: str, bad: Bad) -> None:
+def test_kubectl_says_what_is_wrong(plane: ControlPlane, namespace: str, bad: Bad) -> None:
     with pytest.raises(KubectlError) as refused:
-        apply_job(control_plane, namespace, make_manifest(bad.metadata, **bad.spec))
+        apply_job(plane, namespace, make_manifest(bad.metadata, **bad.spec))
 
     assert bad.where in str(refused.value)
     assert bad.server in str(refused.value)
@@ -337,38 +341,38 @@ def test_every_part_of_a_spec_was_tried() -> None:
     assert set(fields_of(FineTuneJobSpec)) <= tried
 
 
-def test_the_output_of_a_job_cannot_be_moved(control_plane: ControlPlane, namespace: str) -> None:
-    apply_job(control_plane, namespace, make_manifest({"name": "stays"}))
+def test_the_output_of_a_job_cannot_be_moved(plane: ControlPlane, namespace: str) -> None:
+    apply_job(plane, namespace, make_manifest({"name": "stays"}))
     with pytest.raises(KubectlError) as refused:
-        apply_job(control_plane, namespace, make_manifest({"name": "stays"}, **output("s3://elsewhere")))
+        apply_job(plane, namespace, make_manifest({"name": "stays"}, **output("s3://elsewhere")))
 
     assert "spec.output.uri" in str(refused.value)
     want = "output.uri cannot be changed: earlier adapters of this job would be left behind; create a new FineTuneJob"
     assert want in str(refused.value)
 
 
-def test_a_pod_setting_that_gets_past_kubectl_is_dropped(control_plane: ControlPlane, namespace: str) -> None:
+def test_a_pod_setting_that_gets_past_kubectl_is_dropped(plane: ControlPlane, namespace: str) -> None:
     manifest = make_manifest({"name": "forced"}, **template(image="other", securityContext={"privileged": True}))
-    apply_job(control_plane, namespace, manifest, "--validate=false")
+    apply_job(plane, namespace, manifest, "--validate=false")
 
-    kept = get_job(control_plane, namespace, "forced")["spec"]["podTemplate"]
+    kept = get_job(plane, namespace, "forced")["spec"]["podTemplate"]
     assert kept == parse_job(make_manifest()).to_manifest()["spec"]["podTemplate"]
 
 
-def test_nobody_but_the_operator_writes_the_status(control_plane: ControlPlane, namespace: str) -> None:
+def test_nobody_but_the_operator_writes_the_status(plane: ControlPlane, namespace: str) -> None:
     manifest = make_manifest({"name": "boasting"}) | {"status": {"phase": "Succeeded", "observedGeneration": 1}}
-    apply_job(control_plane, namespace, manifest)
+    apply_job(plane, namespace, manifest)
 
-    assert get_job(control_plane, namespace, "boasting")["status"]["observedGeneration"] == -1
-    assert "phase" not in get_job(control_plane, namespace, "boasting")["status"]
+    assert get_job(plane, namespace, "boasting")["status"]["observedGeneration"] == -1
+    assert "phase" not in get_job(plane, namespace, "boasting")["status"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_is_accepted_and_completed_as_the_models_say(
-    control_plane: ControlPlane, namespace: str, example: Path
+    plane: ControlPlane, namespace: str, example: Path
 ) -> None:
     text = example.read_text(encoding="utf-8")
-    shown = control_plane.kubectl(
+    shown = plane.kubectl(
         "apply", "--namespace", namespace, "--dry-run=server", "--output=yaml", "--filename", "-", input=text
     )
 
@@ -415,36 +419,36 @@ def test_every_example_is_accepted_and_completed_as_the_models_say(
     ids=["the least", "empty objects", "everything"],
 )  # fmt: skip
 def test_a_good_manifest_comes_back_as_the_models_complete_it(
-    control_plane: ControlPlane, namespace: str, spec: dict[str, Any]
+    plane: ControlPlane, namespace: str, spec: dict[str, Any]
 ) -> None:
     manifest = make_manifest({"name": "good"}, **spec)
-    control_plane.kubectl("delete", "ftj", "good", "--namespace", namespace, "--ignore-not-found")
-    apply_job(control_plane, namespace, manifest)
+    plane.kubectl("delete", "ftj", "good", "--namespace", namespace, "--ignore-not-found")
+    apply_job(plane, namespace, manifest)
 
-    assert get_job(control_plane, namespace, "good")["spec"] == parse_job(manifest).to_manifest()["spec"]
-
-
-def test_applying_the_same_manifest_again_changes_nothing(control_plane: ControlPlane, namespace: str) -> None:
-    apply_job(control_plane, namespace, make_manifest({"name": "again"}))
-    before = get_job(control_plane, namespace, "again")["metadata"]
-
-    assert "unchanged" in apply_job(control_plane, namespace, make_manifest({"name": "again"}))
-    assert get_job(control_plane, namespace, "again")["metadata"] == before
+    assert get_job(plane, namespace, "good")["spec"] == parse_job(manifest).to_manifest()["spec"]
 
 
-def test_a_complete_status_is_kept_as_it_was_written(control_plane: ControlPlane, namespace: str) -> None:
-    apply_job(control_plane, namespace, make_manifest({"name": "told"}))
+def test_applying_the_same_manifest_again_changes_nothing(plane: ControlPlane, namespace: str) -> None:
+    apply_job(plane, namespace, make_manifest({"name": "again"}))
+    before = get_job(plane, namespace, "again")["metadata"]
+
+    assert "unchanged" in apply_job(plane, namespace, make_manifest({"name": "again"}))
+    assert get_job(plane, namespace, "again")["metadata"] == before
+
+
+def test_a_complete_status_is_kept_as_it_was_written(plane: ControlPlane, namespace: str) -> None:
+    apply_job(plane, namespace, make_manifest({"name": "told"}))
     for name in ("training", "retrying", "succeeded", "failed"):
         status = make_status(name)
-        write_status(control_plane, namespace, "told", status)
+        write_status(plane, namespace, "told", status)
 
-        assert parse_job(get_job(control_plane, namespace, "told")).status == status
+        assert parse_job(get_job(plane, namespace, "told")).status == status
 
 
-def test_explain_documents_every_field(control_plane: ControlPlane) -> None:
-    page = " ".join(control_plane.kubectl("explain", "ftj.spec.training").split())
+def test_explain_documents_every_field(plane: ControlPlane) -> None:
+    page = " ".join(plane.kubectl("explain", "ftj.spec.training").split())
 
     assert "Peak learning rate of AdamW, after warm-up and before the cosine decay." in page
     assert "Rows per optimiser step, however many forward passes they take." in page
-    ways = control_plane.kubectl("explain", "ftj.spec.method.quantization")
+    ways = plane.kubectl("explain", "ftj.spec.method.quantization")
     assert all(f"\n    {way}\n" in ways for way in ("nf4", "int8", "none"))

@@ -115,7 +115,7 @@ def test_a_fake_node_runs_as_many_pods_as_it_has_gpus_for(plane_with_nodes: Cont
     wait_until(lambda: phases(plane_with_nodes, namespace) == ["Pending", "Running"], SECONDS)
     (running,) = (pod for pod in pods(plane_with_nodes, namespace) if pod["status"]["phase"] == "Running")
     assert running["status"]["podIP"].startswith("127.")
-    plane_with_nodes.kubectl("delete", "namespace", namespace)
+    plane_with_nodes.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 def test_a_pod_ends_as_the_test_says(plane_with_nodes: ControlPlane) -> None:

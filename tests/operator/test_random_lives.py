@@ -1,4 +1,4 @@
-"""Random lives: whatever users, nodes and trainers do, the laws hold at every look, and in the end the job gets done."""
+"""Random lives: whatever users, nodes and trainers do, the laws hold, and in the end the job gets done."""
 
 import random
 from collections.abc import Callable
@@ -10,13 +10,7 @@ from support.objects import failed_report
 from support.world import World
 
 STEPS = 300
-FAILURES = [
-    (ExitCode.INVALID_CONFIG, True),
-    (ExitCode.DATA_REJECTED, True),
-    (ExitCode.DIVERGED, True),
-    (ExitCode.OUT_OF_MEMORY, False),
-    (ExitCode.STORAGE, False),
-]
+FAILURES = [code for code in ExitCode if code != ExitCode.DONE]
 Deed = Callable[[World, random.Random], None]
 
 
@@ -80,32 +74,33 @@ def stop_pods(world: World, _: random.Random) -> None:
 
 
 def run_a_pod(world: World, dice: random.Random) -> None:
-    if _may_run(world):
+    if world.children.active and not world.active.view().suspended:
         world.run_pod(dice.choice([None, Progress(stage="train", step=3), Progress(stage="evaluate")]))
 
 
 def end_a_pod_well(world: World, dice: random.Random) -> None:
-    if _may_run(world):
-        world.run_pod()
+    if is_running(world):
         world.end_pod(world.speak(world.active, dice.choice(["Passed", "Failed", "Inconclusive"])))
 
 
 def end_a_pod_badly(world: World, dice: random.Random) -> None:
-    if _may_run(world):
-        code = dice.choice(FAILURES)[0]
-        world.run_pod()
-        world.end_pod(failed_report(code, data_version=dice.choice([None, world.data])))
+    if is_running(world):
+        world.end_pod(failed_report(dice.choice(FAILURES), data_version=dice.choice([None, world.data])))
 
 
 def kill_a_pod(world: World, dice: random.Random) -> None:
-    if _may_run(world):
-        world.run_pod()
+    if is_running(world):
         world.end_pod(code=dice.choice([0, 1, 137, 143]), reason=dice.choice(["Error", "OOMKilled"]))
 
 
 def evict_a_pod(world: World, _: random.Random) -> None:
-    if _may_run(world):
+    if world.children.active and not world.active.view().suspended:
         world.evict_pod()
+
+
+def is_running(world: World) -> bool:
+    job = world.children.active
+    return job is not None and any(pod.view().running for pod in world.children.live(job.view().name))
 
 
 def end_a_look_at_the_data(world: World, dice: random.Random) -> None:
@@ -119,11 +114,6 @@ def wait_a_little(world: World, dice: random.Random) -> None:
 
 def wait_long(world: World, dice: random.Random) -> None:
     world.pass_time(hours=dice.choice([1, 5, 30]))
-
-
-def sleep_through(world: World, dice: random.Random) -> None:
-    """The operator is down for a while."""
-    world._go_to(world.now.replace(microsecond=0) + (world.now - world.now)) if dice.random() < 0 else None
 
 
 def die_before_writing(world: World, _: random.Random) -> None:
@@ -145,7 +135,7 @@ DEEDS: list[tuple[Deed, int]] = [
     (delete_a_job, 2),
     (lose_a_pod, 2),
     (stop_pods, 8),
-    (run_a_pod, 8),
+    (run_a_pod, 14),
     (end_a_pod_well, 8),
     (end_a_pod_badly, 4),
     (kill_a_pod, 4),
@@ -156,10 +146,6 @@ DEEDS: list[tuple[Deed, int]] = [
     (die_before_writing, 3),
     (lose_the_status, 1),
 ]
-
-
-def _may_run(world: World) -> bool:
-    return world.children.active is not None and not world.active.view().suspended
 
 
 def calm(world: World) -> None:

@@ -1,6 +1,8 @@
 """FineTuneJobs in the tests' Kubernetes: the CRD, jobs, and statuses written as the operator would."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,18 @@ from finetune_api.documents import dump_yaml
 from finetune_api.status import FineTuneJobStatus
 
 CRD = Path(__file__).parents[2] / "manifests" / "crd" / "finetunejobs.finetuning.dev.yaml"
+
+
+@contextmanager
+def jobs_without_operator(folder: Path) -> Iterator[ControlPlane]:
+    """A control plane with the CRD and nobody who acts on FineTuneJobs, so that tests can write their status."""
+    plane = ControlPlane(folder)
+    plane.start()
+    try:
+        install_crd(plane)
+        yield plane
+    finally:
+        plane.stop()
 
 
 def install_crd(plane: ControlPlane) -> None:

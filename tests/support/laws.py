@@ -155,14 +155,14 @@ def nothing_changes_before_the_operator_looks_again(look: Look) -> None:
         return
     assert plan.wake_at is None or plan.wake_at > look.now, f"it would spin at {look.now}: {plan}"
     moment = plan.wake_at - timedelta(seconds=1) if plan.wake_at else look.now + LATER
-    if look.after.run and not look.before.run:  # data that is looked at more often than a run is waits for the next look
+    if look.before.run is None:
         moment = look.now
     subject = stored(look.subject, look.after)
     made = [make_job(look.subject, order, look.settings, look.now).view() for order in plan.create]
     seen = replace(look.seen, subject=subject, jobs=[*look.seen.jobs, *made])
     again = decide(seen, look.settings, max(moment, look.now))
     assert not again.create, f"{look.after.message} -> {again.create}"
-    assert not again.delete
+    assert not again.delete, f"{look.after.message} -> {again.delete}"
     assert _changes(look.after, again.status) == {}
 
 

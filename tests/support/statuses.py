@@ -59,17 +59,17 @@ SUCCEEDED = Situation("succeeded", "Succeeded", "Succeeded", "The adapter is bet
 FAILED = _broken("failed", "Failed", "DataRejected", "Row 17 has no answer. Mend it.")
 SITUATIONS = (
     _going("pending", "Pending", "Pending", "The run is about to start."),
-    _going("preparing", "Preparing", "Preparing", "The data is read and checked."),
-    _going("queued", "Queued", "Queued", "Waiting for local queue team-a to admit the training."),
-    _going("no-node", "Queued", "Unschedulable", "No node can take the pod: 0/3 nodes are available."),
-    _going("training", "Training", "Training", "Step 310 of 940."),
-    _going("retrying", "Training", "OutOfMemory", "The GPU was full; attempt 2 follows."),
-    _going("evaluating", "Evaluating", "Evaluating", "The adapter answers the held-out rows."),
+    _going("preparing", "Preparing", "Preparing", "Preparing the data."),
+    _going("queued", "Queued", "Queued", "Waiting for queue team-a to admit the Job."),
+    _going("no-node", "Pending", "Unschedulable", "No node can take the pod: 0/3 nodes are available."),
+    _going("training", "Training", "Training", "Training."),
+    _going("retrying", "Pending", "OutOfMemory", "A forward pass did not fit the GPU. Attempt 3 follows."),
+    _going("evaluating", "Evaluating", "Evaluating", "Comparing base and adapter."),
     SUCCEEDED,
     _broken("rejected", "Rejected", "Rejected", "The difference may be chance."),
     FAILED,
-    _broken("no-secret", "Preparing", "SecretMissing", "There is no Secret s3 in this namespace."),
-    _broken("no-image", "Preparing", "ImagePullFailed", "The trainer image cannot be pulled."),
+    _broken("no-secret", "Pending", "SecretMissing", "There is no Secret s3 in this namespace."),
+    _broken("no-image", "Pending", "ImagePullFailed", "The trainer image cannot be pulled."),
     _broken("bad-schedule", "Pending", "InvalidSchedule", "spec.retrain.timeZone Mars is not known."),
     Situation(
         "suspended", "Suspended", "Suspended", "Suspended by spec.suspend.", "InProgress", "Current", "Suspended"
@@ -173,7 +173,7 @@ _DETAILS: dict[str, dict[str, Any]] = {
     "retrying": {
         "failure": FailureStatus(
             reason="OutOfMemory",
-            message="A forward pass of 8192 tokens did not fit the GPU.",
+            message="A forward pass did not fit the GPU.",
             exit_code=5,
             will_retry=True,
             retry_at=datetime(2026, 11, 23, 14, 4, 11, tzinfo=UTC),

@@ -106,6 +106,25 @@ def test_a_signal_saves_and_the_next_attempt_ends_where_the_unbroken_run_does(ti
     assert second.run(never()) == want
 
 
+def test_a_signal_within_a_long_step_drops_the_step_and_loses_nothing_else(tiny_llama: Path, data: Data) -> None:
+    small = {"micro_batch_tokens": 128, "batch_size": 16}  # several passes a step
+    want = make_loop(load_adapted(tiny_llama), data, **small).run(never())
+    stop, saved = threading.Event(), []
+    loop = make_loop(load_adapted(tiny_llama), data, saved.append, **small)
+
+    def stop_in_the_next_pass(*_: object) -> None:
+        if loop.state.step == 2:
+            stop.set()
+
+    loop.model.register_forward_pre_hook(stop_in_the_next_pass)
+    with pytest.raises(Stopped, match="after step 2"):
+        loop.run(stop)
+    assert saved[-1].state.step == 2
+    second = make_loop(load_adapted(tiny_llama), data, **small)
+    second.resume(saved[-1])
+    assert second.run(never()) == want
+
+
 def test_patience_survives_a_restart(tiny_llama: Path, data: Data) -> None:
     stopping = {"epochs": 9, "max_epochs": 9, "early_stopping": {"patience": 3, "min_delta": 10}}
     saved: list[Checkpoint] = []

@@ -121,7 +121,7 @@ def test_a_store_that_refuses_the_keys_is_a_matter_of_storage(
     assert "not-the-key" not in ended.word + ended.log
 
 
-def test_a_bug_ends_with_exit_code_1_and_lines_that_are_no_report(
+def test_what_nobody_foresaw_ends_with_exit_code_1_and_lines_that_are_no_report(
     two_pods: TwoPods, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3_server.point_here(monkeypatch)
@@ -130,8 +130,7 @@ def test_a_bug_ends_with_exit_code_1_and_lines_that_are_no_report(
     ended = run_stage(two_pods.job, tmp_path, "prepare", **s3_server.environment)
     two_pods.store.write("current.json", want)
     assert ended.code == 1
-    assert "Unforeseen JSONDecodeError: " in ended.word
-    assert ended.word.endswith("This is a bug in the trainer.")
+    assert "The trainer did not foresee this JSONDecodeError: " in ended.word.splitlines()[-1]
     assert "Traceback (most recent call last)" in ended.log
 
 
@@ -180,7 +179,7 @@ def test_a_last_word_that_cannot_be_written_is_logged(job: dict[str, Any], tmp_p
 
 
 def test_the_last_word_fits_what_kubernetes_keeps(job: dict[str, Any], tmp_path: Path) -> None:
-    job["spec"]["dataset"]["uri"] = f"file:///{'ü/' * 1000}rows.jsonl"
+    job["spec"]["training"] |= {f"übermaß{number}": number for number in range(300)}
     ended = run_stage(job, tmp_path, "check")
-    assert ended.code == ended.report.exit_code == ExitCode.DATA_REJECTED
+    assert ended.code == ended.report.exit_code == ExitCode.INVALID_CONFIG
     assert LAST_WORD_BYTES * 0.8 < len(ended.word.encode()) <= LAST_WORD_BYTES

@@ -1,4 +1,4 @@
-"""Which run a manifest belongs to when its model lives on a hub."""
+"""Which run a manifest belongs to: when a hub's branch moves on, and when it comes back."""
 
 import json
 from collections.abc import Iterator
@@ -9,6 +9,8 @@ import pytest
 
 from finetune_api.run import ExitCode
 from finetune_trainer.store import Store, open_store
+from support.cli import QUICK, finetune, triage, write_job, write_records
+from support.cli import make_job as make_quick_job
 from support.hub_server import COMMIT, Hub, serve_hub
 from support.jobs import SURE, make_job, write_dataset
 from support.rows import echo_rows
@@ -58,3 +60,25 @@ def test_a_branch_that_moves_on_is_a_new_run_and_a_begun_run_keeps_its_commit(
     assert report["model"]["revision"] == COMMIT
     weights = (tmp_path / "cache").rglob("model.safetensors")
     assert [path.parent.name for path in weights] == [COMMIT]
+
+
+def test_going_back_to_an_earlier_manifest_on_a_laptop_makes_its_adapter_current_again(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    data = write_records(tmp_path / "rows.jsonl", triage(80))
+    first, second = (
+        write_job(
+            tmp_path / f"{seed}.yaml",
+            make_quick_job(tiny_llama, data, tmp_path / "out", training=QUICK["training"] | {"seed": seed}),
+        )
+        for seed in (1, 2)
+    )
+    pointer = tmp_path / "out" / "default" / "triage" / "current.json"
+    ran = []
+    for manifest in (first, second, first):
+        ended = finetune("run", manifest)
+        assert ended.code == 0, ended.err
+        ran.append(json.loads(pointer.read_text())["runId"])
+    assert ran[0] == ran[2] != ran[1]
+    assert "Nothing to do" in ended.err

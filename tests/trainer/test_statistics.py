@@ -63,3 +63,11 @@ def test_perplexity_is_the_exponential_of_the_mean_loss_per_token() -> None:
 )
 def test_the_verdict_follows_the_interval(metric: MetricResult, want: str) -> None:
     assert verdict(metric) == want
+
+
+def test_a_perplexity_without_bounds_is_told_as_a_finite_number() -> None:
+    outcome = compare(Paired("perplexity", False, [1e6, 2e3], [4.0, 4.0], [2.0, 2.0], ["a", "b"], exponential=True))
+    assert outcome.base == pytest.approx(1e12)
+    assert outcome.adapter == pytest.approx(math.exp(2))
+    assert all(map(math.isfinite, (outcome.difference, *outcome.ci)))
+    assert verdict(outcome) == "Passed"

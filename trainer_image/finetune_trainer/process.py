@@ -26,7 +26,7 @@ from finetune_trainer.session import Session, Standing
 from finetune_trainer.telemetry import carry_over
 
 UNFORESEEN = 1
-"""Exit code of a bug; no RunReport goes with it."""
+"""Exit code of what nobody foresaw; no RunReport goes with it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = supervise(order, session, lines)
     except Exception as error:
         log.error(traceback.format_exc().rstrip())
-        log.error(f"Unforeseen {type(error).__name__}: {error}. This is a bug in the trainer.")
+        log.error(f"The trainer did not foresee this {type(error).__name__}: {error}. The log shows where it happened.")
         last_word.say(last_word.plain(lines))
         return UNFORESEEN
     last_word.say(last_word.fitted(report))
@@ -84,7 +84,7 @@ def make_session(cache: Path) -> Session:
 
 
 def supervise(order: Namespace, session: Session, lines: Sequence[str]) -> RunReport:
-    """The report of a stage, however it ends; only bugs raise."""
+    """The report of a stage, however it ends. Raises only what nobody foresaw."""
     try:
         return conclude(order, session, lines)
     except KeyboardInterrupt:
@@ -134,6 +134,7 @@ def read_job() -> FineTuneJob:
 def failed(error: RunError, standing: Standing, lines: Sequence[str]) -> RunReport:
     """The report of a stage that ended early."""
     stopped = error.code == ExitCode.STOPPED
+    before = [] if stopped else list(lines)
     log.log(logging.INFO if stopped else logging.ERROR, str(error))
     return RunReport(
         run_id=standing.run_id,
@@ -143,5 +144,5 @@ def failed(error: RunError, standing: Standing, lines: Sequence[str]) -> RunRepo
         stage=standing.progress.stage,
         message=str(error),
         data_version=standing.data_version,
-        log=[] if stopped else list(lines),
+        log=before,
     )

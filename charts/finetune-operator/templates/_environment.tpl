@@ -4,10 +4,7 @@
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: FINETUNE_POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
-{{- $proxy := dict "proxy" .Values.proxy "inside" "$(KUBERNETES_SERVICE_HOST)" }}
-{{- $texts := include "finetune-operator.proxy" $proxy | fromYaml }}
-{{- $texts = merge $texts (include "finetune-operator.settings" . | fromYaml) }}
-{{- range $name, $text := $texts }}
+{{- range $name, $text := include "finetune-operator.settings" . | fromYaml }}
 {{- if and $text (ne $text "{}") }}
 - name: {{ $name }}
   value: {{ $text | quote }}
@@ -32,7 +29,4 @@ FINETUNE_PROGRESS_SECONDS: {{ .Values.tuning.progressSeconds | quote }}
 FINETUNE_RETRY_BASE_SECONDS: {{ .Values.tuning.retryBaseSeconds | quote }}
 FINETUNE_WATCH_STALE_SECONDS: {{ .Values.tuning.watchStaleSeconds | quote }}
 FINETUNE_LOG_LEVEL: {{ .Values.logLevel }}
-{{- if .Values.caConfigMap }}
-SSL_CERT_FILE: /etc/finetune/ca/ca.crt
-{{- end }}
 {{- end }}

@@ -43,22 +43,24 @@ labels:
 {{- end }}
 {{- end }}
 
-{{- /* Variables of a proxy as YAML mapping. Takes {proxy, inside}: inside is always reached directly. */}}
+{{- /* Variables of the trainers' proxy as a YAML mapping. */}}
 {{- define "finetune-operator.proxy" -}}
-{{- if or .proxy.http .proxy.https }}
-{{- with .proxy.http }}
+{{- with .Values.trainer.proxy }}
+{{- if or .http .https }}
+{{- with .http }}
 HTTP_PROXY: {{ . | quote }}
 {{- end }}
-{{- with .proxy.https }}
+{{- with .https }}
 HTTPS_PROXY: {{ . | quote }}
 {{- end }}
-NO_PROXY: {{ list .inside "localhost,127.0.0.1,.svc,.cluster.local" .proxy.noProxy | compact | join "," | quote }}
+NO_PROXY: {{ list "localhost,127.0.0.1,.svc,.cluster.local" .noProxy | compact | join "," | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 
 {{- /* FINETUNE_TRAINER_ENV: one JSON object. */}}
 {{- define "finetune-operator.trainerEnv" -}}
-{{- $proxy := include "finetune-operator.proxy" (dict "proxy" .Values.trainer.proxy "inside" "") | fromYaml }}
+{{- $proxy := include "finetune-operator.proxy" . | fromYaml }}
 {{- $environment := merge dict .Values.trainer.env $proxy }}
 {{- with .Values.trainer.hubEndpoint }}
 {{- $environment = merge $environment (dict "HF_ENDPOINT" .) }}
