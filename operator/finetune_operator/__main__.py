@@ -8,7 +8,7 @@ import ssl
 import sys
 import time
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import kopf
@@ -29,7 +29,7 @@ async def run(settings: Settings) -> None:
     """Serve health and metrics, wait for the Lease, work until told to stop."""
     telemetry = Telemetry()
     async with aiohttp.ClientSession() as session:
-        cluster = Cluster(await connect(connections=settings.workers + 8), telemetry.count_request)
+        cluster = Cluster(await connect(settings.workers + 8, os.environ.get("KUBECONFIG")), telemetry.count_request)
         operation = Operation(cluster, session, settings, telemetry)
         servers = await serve(settings, telemetry, operation.complaint, lambda: True)
         try:
@@ -77,6 +77,7 @@ async def watch(settings: Settings, operation: Operation) -> None:
         registry=registry,
         settings=kopf_settings(),
         standalone=True,
+        identity=cast(Any, settings.pod_name),  # kopf would ask for a user name, which a container need not have
         clusterwide=not settings.watch_namespaces,
         namespaces=settings.watch_namespaces,
         stop_flag=asyncio.Event(),

@@ -187,13 +187,13 @@ def ignoring(*codes: int) -> Iterator[None]:
             raise
 
 
-async def connect(connections: int) -> ApiClient:
-    """A client with the pod's service account, else with the user's kubeconfig."""
+async def connect(connections: int, kubeconfig: str | None) -> ApiClient:
+    """A client with the pod's service account, else with a kubeconfig: the named one, or the user's."""
     settings = Configuration()
     try:
         config.load_incluster_config(client_configuration=settings)
     except config.ConfigException:
-        await config.load_kube_config(client_configuration=settings)
+        await config.load_kube_config(config_file=kubeconfig, client_configuration=settings)
     settings.connection_pool_maxsize = connections
     # Certificates of many clusters lack extensions that Python 3.13 asks for; signature, name and dates are checked.
     settings.disable_strict_ssl_verification = True

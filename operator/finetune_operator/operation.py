@@ -9,6 +9,7 @@ import aiohttp
 
 from finetune_operator.audit import Audit
 from finetune_operator.cluster import JOBS, PODS, Cluster, ClusterError
+from finetune_operator.herald import Herald
 from finetune_operator.informer import Informer
 from finetune_operator.observed import Key, Object, view_job, view_pod
 from finetune_operator.progress import ProgressReader
@@ -35,11 +36,14 @@ class Operation:
         self._settings, self._telemetry = settings, telemetry
         self.shelf, self.queue = Shelf(), WorkQueue(lambda: datetime.now(UTC))
         namespaces, clock = settings.watch_namespaces, time.monotonic
-        self._jobs = Informer(cluster, JOBS, namespaces, view_job, self.queue.add, clock)
-        self._pods = Informer(cluster, PODS, namespaces, view_pod, self.queue.add, clock)
+        self._jobs = Informer(cluster, JOBS, namespaces, view_job, self.queue.add_soon, clock)
+        self._pods = Informer(cluster, PODS, namespaces, view_pod, self.queue.add_soon, clock)
         self.audit = Audit(cluster, self.shelf, self.queue, settings, clock)
         reader = ProgressReader(session, timedelta(seconds=settings.progress_seconds), utc_now)
-        self._deps = Dependencies(cluster, self.shelf, self._jobs, self._pods, reader, telemetry, settings, utc_now)
+        self._herald = Herald(cluster, settings.pod_name, utc_now)
+        self._deps = Dependencies(
+            cluster, self.shelf, self._jobs, self._pods, reader, self._herald, telemetry, settings, utc_now
+        )
         self.leads = False
         telemetry.show(LiveState(self.shelf.phases, self.watch_ages, lambda: len(self.queue), lambda: self.leads))
 
@@ -58,7 +62,7 @@ class Operation:
         self._tasks = [asyncio.create_task(informer.run()) for informer in (self._jobs, self._pods)]
         await asyncio.gather(self._jobs.synced.wait(), self._pods.synced.wait())
         self._tasks += [asyncio.create_task(self._work()) for _ in range(self._settings.workers)]
-        self._tasks.append(asyncio.create_task(self.audit.run()))
+        self._tasks += [asyncio.create_task(side.run()) for side in (self.audit, self._herald)]
         self.audit.prove_alive()
         self.leads = True
 

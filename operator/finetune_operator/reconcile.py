@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_operator.announcements import announce, build_event
-from finetune_operator.cluster import EVENTS, JOBS, Cluster, ClusterError, ignoring
+from finetune_operator.announcements import announce
+from finetune_operator.cluster import JOBS, Cluster, ClusterError, ignoring
 from finetune_operator.decision import Plan, decide
+from finetune_operator.herald import Herald
 from finetune_operator.informer import Informer
 from finetune_operator.observed import Key, Observed, StageJob, StagePod, Subject, view_job, view_subject
 from finetune_operator.progress import ProgressReader
@@ -36,6 +37,7 @@ class Dependencies:
     jobs: Informer[StageJob]
     pods: Informer[StagePod]
     progress: ProgressReader
+    herald: Herald
     telemetry: Telemetry
     settings: Settings
     now: Callable[[], datetime]
@@ -59,7 +61,7 @@ async def reconcile(key: Key, deps: Dependencies) -> datetime | None:
     after = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
     if await write_status(key, raw, after, deps):
         deps.telemetry.note_turn(seen, plan.status)
-        await tell(seen, plan, deps)
+        deps.herald.tell(subject, announce(subject.status, plan.status))
     return plan.wake_at
 
 
@@ -133,13 +135,3 @@ def note_unwritable(key: Key, written: dict[str, Any], after: dict[str, Any], de
     if cut:
         deps.unwritable[key] = after
         log.error("The CRD in the cluster is older than this operator: it does not keep status.%s.", ", ".join(cut))
-
-
-async def tell(seen: Observed, plan: Plan, deps: Dependencies) -> None:
-    """Post what is worth telling. An Event that cannot be posted is not worth failing for."""
-    for said in announce(seen.subject.status, plan.status):
-        log.info("%s/%s: %s: %s", seen.subject.key.namespace, seen.subject.key.name, said.reason, said.message)
-        try:
-            await deps.cluster.create(EVENTS, build_event(seen.subject, said, deps.now(), deps.settings.pod_name))
-        except ClusterError as error:
-            log.warning("The event could not be posted: %s", error)

@@ -3,12 +3,13 @@
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from finetune_api.status import PHASES, FineTuneJobStatus, Phase
+from finetune_api.status import PHASES, FineTuneJobStatus, Outcome, Phase, Trigger
 from finetune_operator.observed import Observed, StagePod, Subject
 
 STAGE_SECONDS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800, 86400)
@@ -41,6 +42,9 @@ class Telemetry:
         self._requests = counter("finetune_api_requests", "Requests to the API server.", "verb", "resource", "code")
         self._stages = histogram("finetune_stage_duration_seconds", "Time a stage's pod ran.", STAGE_SECONDS, "stage")
         self._waits = histogram("finetune_queue_wait_seconds", "From training Job to running pod.", WAIT_SECONDS)
+        for outcome in get_args(Outcome):  # a counter that appears with its first event hides that event from rate()
+            for trigger in get_args(Trigger):
+                self._finished.labels(outcome, trigger)
         self.turns = histogram("finetune_reconcile_duration_seconds", "Time of one look at a job.", TURN_SECONDS)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -6,6 +6,8 @@ from datetime import datetime
 
 from finetune_operator.observed import Key
 
+MOMENT = 0.2
+"""Seconds in which more may happen: one look then sees it all, and new jobs are not kept waiting."""
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 300.0
 
@@ -31,12 +33,19 @@ class WorkQueue:
         return not (self._waiting or self._working)
 
     def add(self, key: Key) -> None:
-        """Look at it soon. While it is being looked at, that means once more afterwards."""
+        """Look at it next. While it is being looked at, that means once more afterwards."""
         if key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
             self._ready.put_nowait(key)
+
+    def add_soon(self, key: Key) -> None:
+        """Look at it after a moment, unless that is planned already."""
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._waiting and not self._is_due_within(key, MOMENT):
+            self._set_timer(key, MOMENT)
 
     async def take(self) -> Key:
         """The next key; it must be given back with `done` or `failed`."""
@@ -48,13 +57,17 @@ class WorkQueue:
     def done(self, key: Key, wake_at: datetime | None) -> None:
         """It was looked at; look again at that time, whatever was planned before."""
         self._failures.pop(key, None)
-        self._give_back(key)
+        self._working.discard(key)
         self._set_timer(key, None if wake_at is None else (wake_at - self._now()).total_seconds())
+        if key in self._again:
+            self._again.discard(key)
+            self.add_soon(key)
 
     def failed(self, key: Key) -> None:
         """It could not be looked at: try again after a while, longer after each failure."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        self._give_back(key)
+        self._working.discard(key)
+        self._again.discard(key)
         self._set_timer(key, min(FIRST_WAIT * 2 ** min(failures, 16), LONGEST_WAIT))
 
     def forget(self, key: Key) -> None:
@@ -62,11 +75,9 @@ class WorkQueue:
         self._failures.pop(key, None)
         self._set_timer(key, None)
 
-    def _give_back(self, key: Key) -> None:
-        self._working.discard(key)
-        if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+    def _is_due_within(self, key: Key, seconds: float) -> bool:
+        timer = self._timers.get(key)
+        return timer is not None and timer.when() <= asyncio.get_running_loop().time() + seconds
 
     def _set_timer(self, key: Key, seconds: float | None) -> None:
         if key in self._timers:

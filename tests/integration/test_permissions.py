@@ -44,10 +44,8 @@ def live_through_everything(life: Life) -> None:
 
 def mend_a_missed_change(life: Life, credentials: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     """What the operator does when its watch missed a job, with the operator's own rights."""
-    monkeypatch.setenv("KUBECONFIG", str(credentials))
-
     async def compare() -> Shelf:
-        cluster = Cluster(await connect(4), lambda *_: None)
+        cluster = Cluster(await connect(4, str(credentials)), lambda *_: None)
         shelf, settings = Shelf(), Settings(trainer_image="x", watch_namespaces=(life.namespace,))
         monkeypatch.setattr("finetune_operator.audit.GRACE_SECONDS", 0.1)
         await Audit(cluster, shelf, WorkQueue(lambda: None), settings, time.monotonic).compare()  # type: ignore[arg-type, return-value]

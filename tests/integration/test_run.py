@@ -27,7 +27,8 @@ def test_a_job_succeeds_in_two_stages(life: Life) -> None:
     truths = {entry["type"]: entry["status"] for entry in status["conditions"]}
     want = {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
     assert truths == want | dict.fromkeys(("DataPrepared", "Trained", "Evaluated", "Promoted"), "True")
-    assert life.events() == ["RunStarted", "DataPrepared", "Training", "Succeeded"]
+    want = ["RunStarted", "DataPrepared", "Training", "Succeeded"]
+    wait_until(lambda: life.events() == want, 10, life.events)
 
 
 def test_a_rejected_adapter_is_not_current(life: Life) -> None:

@@ -29,10 +29,10 @@ ORDERS = (
 def golden_jobs(case: str) -> list[Object]:
     """The Jobs of a golden input: a FineTuneJob, and the operator's own settings as an annotation."""
     document: Any = load_yaml((GOLDEN / "input" / f"{case}.yaml").read_text())
-    settings = SETTINGS.model_copy(update=json.loads(document["metadata"].get("annotations", {}).get("settings", "{}")))
-    parsed = parse_job(document)
-    subject = make_subject(name=parsed.metadata.name, **document["spec"])
-    return [build_job(subject, order, Settings.model_validate(settings.model_dump())) for order in ORDERS]
+    chosen = json.loads(document["metadata"].get("annotations", {}).get("settings", "{}"))
+    settings = Settings.model_validate({**SETTINGS.model_dump(), **chosen})
+    subject = make_subject(name=parse_job(document).metadata.name, **document["spec"])
+    return [build_job(subject, order, settings) for order in ORDERS]
 
 
 def pod_of(job: Object) -> Object:
@@ -152,7 +152,7 @@ def test_the_key_of_a_run_depends_on_the_job_the_manifest_and_the_reason() -> No
 
 
 def test_only_training_takes_an_accelerator() -> None:
-    spec = {"resources": {"gpus": 2, "gpuResource": "nvidia.com/mig-1g.10gb"}}
+    spec: Object = {"resources": {"gpus": 2, "gpuResource": "nvidia.com/mig-1g.10gb"}}
 
     limits = {stage: container_of(built(make_order(stage), **spec))["resources"]["limits"] for stage in STAGES}
 
@@ -178,7 +178,7 @@ def test_only_training_waits_in_a_queue() -> None:
 
 
 def test_a_runtime_class_is_for_training() -> None:
-    template = {"podTemplate": {"runtimeClassName": "nvidia"}}
+    template: Object = {"podTemplate": {"runtimeClassName": "nvidia"}}
 
     assert pod_of(built(**template))["runtimeClassName"] == "nvidia"
     assert "runtimeClassName" not in pod_of(built(make_order("prepare"), **template))
@@ -201,7 +201,7 @@ def test_the_trainer_is_told_its_stage(order: StageOrder, want: list[str]) -> No
 
 
 def test_a_secret_that_several_things_need_is_seen_once() -> None:
-    places = {
+    places: Object = {
         "model": {"uri": "s3://models/llama", "secretRef": {"name": "s3"}},
         "dataset": {"uri": "s3://clinic/triage.jsonl", "secretRef": {"name": "data"}},
         "output": {"uri": "s3://adapters/clinic", "secretRef": {"name": "s3"}},
@@ -213,7 +213,7 @@ def test_a_secret_that_several_things_need_is_seen_once() -> None:
 
 
 def test_a_volume_claim_that_several_things_are_on_is_mounted_once() -> None:
-    places = {
+    places: Object = {
         "model": {"uri": "pvc://models.v2/llama"},
         "dataset": {"uri": "pvc://clinic/triage.jsonl"},
         "output": {"uri": "pvc://clinic/adapters"},

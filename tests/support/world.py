@@ -63,6 +63,10 @@ class World:
         return self.subject.status
 
     @property
+    def phase(self) -> str:
+        return str(self.status.phase)
+
+    @property
     def made(self) -> list[str]:
         """Stage and attempt of every Job ever made, for instance prepare-1."""
         return ["-".join(name.rsplit("-", 2)[1:]) for name in self.children.made]
