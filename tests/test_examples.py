@@ -15,6 +15,8 @@ from finetune_trainer.store import open_store
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "manifests" / "examples").glob("*.yaml"))
+IN_A_CLUSTER = [ROOT / "manifests" / "examples" / "cluster.yaml"]
+"""Run by tests/e2e."""
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
@@ -23,7 +25,7 @@ def shell(script: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("example", [path for path in EXAMPLES if path not in IN_A_CLUSTER], ids=lambda path: path.name)
 def test_every_example_runs_and_its_adapter_is_better(example: Path) -> None:
     ended = shell(f"finetune run -o yaml {example.relative_to(ROOT)}")
     assert ended.returncode == 0, ended.stderr
@@ -70,7 +72,12 @@ def test_the_adapter_of_the_quickstart_gives_the_reported_answers_in_plain_peft(
 
 def readme_commands() -> list[str]:
     """Lines of the shell blocks of the README."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return commands_in((ROOT / "README.md").read_text())
+
+
+def commands_in(text: str) -> list[str]:
+    """Lines of the shell blocks of a text."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
@@ -82,11 +89,25 @@ def test_the_two_commands_on_top_are_targets_of_the_makefile() -> None:
 
 
 def test_every_other_command_of_the_readme_works() -> None:
-    ended = shell("\n".join(readme_commands()[2:]).replace("source .venv/bin/activate", "true"))
+    here = [command for command in readme_commands()[2:] if command not in cluster_commands()]
+    ended = shell("\n".join(here).replace("source .venv/bin/activate", "true"))
     assert ended.returncode == 0, ended.stderr
     for word in ("is valid", "learningRate", "every file is as it was published", '"department": "dental"'):
         assert word in ended.stdout
     assert "Nothing to do" in ended.stderr
+
+
+def cluster_commands() -> list[str]:
+    """The commands of the README that need a cluster."""
+    return commands_in((ROOT / "README.md").read_text().split("## In a cluster")[1].split("\n## ")[0])
+
+
+def test_the_cluster_commands_of_the_readme_are_those_of_the_end_to_end_run() -> None:
+    images, install, apply, watch = cluster_commands()
+    assert shell(f"{images} --dry-run BUILDER=docker").returncode == 0
+    assert install.startswith("helm install finetune-operator charts/finetune-operator --namespace finetune-system")
+    assert ROOT / apply.removeprefix("kubectl apply -f ") in IN_A_CLUSTER
+    assert watch == "kubectl get finetunejobs --watch"
 
 
 def test_the_example_manifest_of_the_readme_is_valid() -> None:

@@ -36,7 +36,7 @@ def pursue(seen: Observed, run: RunStatus, settings: Settings, now: datetime) ->
     if last_word is None:
         return attend(seen, run, settings, now)
     if last_word.stage == "publish":
-        return finish(run, last_word, now)
+        return finish(run, last_word, None, now)
     step = attend(seen, run, settings, now)
     return replace(step, situation=replace(step.situation, data_version=last_word.data_version))
 
@@ -50,7 +50,7 @@ def attend(seen: Observed, run: RunStatus, settings: Settings, now: datetime) ->
     run = run.model_copy(update={"attempt": max(run.attempt, job.attempt if job else 0)})
     report = last_report(pods) if job and job.ended == "Complete" else None
     if report is not None:
-        return finish(run, report, now)
+        return finish(run, report, seen.subject.status.progress, now)
     current = job if job and job.attempt == run.attempt else None
     # Jobs and pods are watched apart: a Job may be seen to end before its pod is.
     if current and current.ended and all(pod.over for pod in pods):
@@ -75,11 +75,11 @@ def hear_preparation(seen: Observed, run: RunStatus) -> tuple[RunStatus, RunRepo
 
 
 def stage_of(seen: Observed, run: RunStatus) -> StageName:
-    """The stage that an unfinished run is in. One that goes on is not left, whatever the manifest says meanwhile."""
-    if run.id is not None:
+    """The stage that an unfinished run is in. How it began, with or without a pod for the data alone, it goes on."""
+    stages = {job.stage for job in seen.jobs if job.run == run.key}
+    if run.id is not None or "train" in stages:
         return "train"
-    going = (job.stage for job in seen.jobs if job.run == run.key and job.stage != "check" and job.ended is None)
-    return next(going, "prepare" if seen.subject.job.spec.resources.prepare.separate else "train")
+    return "prepare" if "prepare" in stages or seen.subject.job.spec.resources.prepare.separate else "train"
 
 
 def out_of_time(subject: Subject, run: RunStatus, now: datetime) -> bool:
@@ -151,7 +151,8 @@ def follow(
     seen: Observed, run: RunStatus, job: StageJob, pods: Sequence[StagePod], settings: Settings, now: datetime
 ) -> Step:
     """A stage that has neither succeeded nor failed yet."""
-    failure, pod = known_of(seen, run).failure, max(pods, key=lambda pod: pod.created, default=None)
+    failure = known_of(seen, run).failure
+    pod = max(pods, key=lambda pod: (not pod.over, pod.created), default=None)
     if pod is None or not (pod.running or pod.over):
         return await_pod(seen, run, job, pod, settings, now)
     if job.suspended:
@@ -268,7 +269,7 @@ def failure_status(failure: Failure, retry_at: datetime | None) -> FailureStatus
     )
 
 
-def finish(run: RunStatus, report: RunReport, now: datetime) -> Step:
+def finish(run: RunStatus, report: RunReport, progress: Progress | None, now: datetime) -> Step:
     """The run is complete and published; whether its adapter is now in use depends on the verdict."""
     passed = report.evaluation is not None and report.evaluation.verdict == "Passed"
     outcome: Phase = "Succeeded" if passed else "Rejected"
@@ -284,8 +285,8 @@ def finish(run: RunStatus, report: RunReport, now: datetime) -> Step:
     )
     return Step(
         Situation(
-            outcome, outcome, report.message, ended, stalled=not passed, adapter=adapter, evaluation=report.evaluation,
-            current=current, data_version=report.data_version,
+            outcome, outcome, report.message, ended, stalled=not passed, progress=progress, adapter=adapter,
+            evaluation=report.evaluation, current=current, data_version=report.data_version,
         ),
         wake_at=now,
     )  # fmt: skip

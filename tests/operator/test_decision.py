@@ -398,29 +398,33 @@ def test_a_suspended_jobs_time_stands_still() -> None:
 
 
 NIGHTLY = {"schedule": "0 3 * * *"}
+SOON = {"schedule": "5 * * * *"}
 DAY = timedelta(days=1)
 
 
 def test_a_schedule_starts_a_run_at_each_tick_and_none_between() -> None:
-    world = World(retrain=NIGHTLY)
+    world = World(retrain=SOON)
     world.finish_run()
+    world.pass_time(minutes=4, seconds=59)
+    assert world.made == ["prepare-1", "train-1"]
+    world.pass_time(seconds=1)
 
     for _ in range(3):
-        world.pass_time(days=1)
         assert world.status.run is not None
         assert (world.status.run.trigger, world.status.run.outcome) == ("Schedule", None)
         world.finish_run()
+        world.pass_time(hours=1)
 
-    assert world.made == ["prepare-1", "train-1", *["prepare-1"] * 3]
+    assert world.made == ["prepare-1", "train-1", *["prepare-1"] * 4]
     assert adapter_of(world) == world.identity[0]
 
 
 def test_a_schedule_that_finds_new_data_trains() -> None:
-    world = World(retrain=NIGHTLY)
+    world = World(retrain=SOON)
     world.finish_run()
     world.data = "v2"
 
-    world.pass_time(days=1)
+    world.pass_time(minutes=5)
     world.finish_run()
 
     assert world.made == ["prepare-1", "train-1", "prepare-1", "train-1"]
@@ -443,23 +447,23 @@ def test_ticks_that_were_missed_while_the_operator_was_down_count_once() -> None
 
 def test_a_tick_while_a_run_goes_on_is_forgotten() -> None:
     world = training()
-    world.edit(retrain=NIGHTLY)
+    world.edit(retrain=SOON)
 
-    world.pass_time(days=1)
+    world.pass_time(minutes=6)
     assert world.made == ["prepare-1", "train-1"]
     assert world.status.retrain is not None
-    assert world.status.retrain.last_schedule_time == START.replace(hour=3) + DAY
+    assert world.status.retrain.last_schedule_time == START + timedelta(minutes=5)
     world.end_pod(world.speak(world.active))
-    world.pass_time(hours=12)
+    world.pass_time(minutes=50)
 
     assert world.made == ["prepare-1", "train-1"]
 
 
 def test_a_tick_replaces_the_run_that_goes_on_if_the_policy_says_so() -> None:
     world = training()
-    world.edit(retrain={**NIGHTLY, "concurrencyPolicy": "Replace"})
+    world.edit(retrain={**SOON, "concurrencyPolicy": "Replace"})
 
-    world.pass_time(days=1)
+    world.pass_time(minutes=5)
     world.stop_pods()
 
     assert world.made == ["prepare-1", "train-1", "prepare-1"]

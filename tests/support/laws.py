@@ -155,7 +155,8 @@ def nothing_changes_before_the_operator_looks_again(look: Look) -> None:
         return
     assert plan.wake_at is None or plan.wake_at > look.now, f"it would spin at {look.now}: {plan}"
     moment = plan.wake_at - timedelta(seconds=1) if plan.wake_at else look.now + LATER
-    if look.before.run is None:
+    begun = look.before.run is None or (look.after.run is not None and look.after.run.key != look.before.run.key)
+    if begun:  # when its data must be looked at is only known at the next look
         moment = look.now
     subject = stored(look.subject, look.after)
     made = [make_job(look.subject, order, look.settings, look.now).view() for order in plan.create]
