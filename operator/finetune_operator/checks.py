@@ -42,12 +42,14 @@ def follow_check(seen: Observed, now: datetime) -> Check:
 
 
 def _may_look(seen: Observed, run: RunStatus) -> bool:
-    return run.outcome is not None or seen.subject.job.spec.retrain.concurrency_policy == "Replace"
+    """Not while a run goes on that must not be replaced, or that has not said yet what data it reads."""
+    replaceable = run.id is not None and seen.subject.job.spec.retrain.concurrency_policy == "Replace"
+    return run.outcome is not None or replaceable
 
 
 def _begin(seen: Observed, run: RunStatus, now: datetime) -> Check:
     remembered = seen.subject.status.retrain or RetrainStatus()
-    last = remembered.last_check_time or run.finished_at or run.started_at or seen.subject.created
+    last = max((time for time in (remembered.last_check_time, run.started_at) if time), default=seen.subject.created)
     due = last + timedelta(seconds=seen.subject.job.spec.retrain.check_interval_seconds)
     if now < due:
         return Check(wake_at=due)

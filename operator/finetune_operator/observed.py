@@ -114,8 +114,8 @@ class StagePod:
 
     @property
     def over(self) -> bool:
-        """Whether its container will not write anything any more."""
-        return self.phase in ("Succeeded", "Failed")
+        """Whether its container will not write anything any more. A kubelet may say so before it changes the phase."""
+        return self.phase in ("Succeeded", "Failed") or self.exit_code is not None
 
 
 @dataclass(frozen=True)

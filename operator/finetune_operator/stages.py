@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from finetune_api.run import Progress, RunReport
+from finetune_api.run import Progress, RunReport, Stage
 from finetune_api.status import CurrentAdapter, FailureStatus, FineTuneJobStatus, Phase, RunStatus
 from finetune_operator.diagnosis import OUT_OF_MEMORY, POD_LOST, Failure, explain_failure, find_hindrance
 from finetune_operator.observed import Observed, StageJob, StageName, StagePod, Subject, last_report
@@ -50,7 +50,7 @@ def attend(seen: Observed, run: RunStatus, settings: Settings, now: datetime) ->
     run = run.model_copy(update={"attempt": max(run.attempt, job.attempt if job else 0)})
     report = last_report(pods) if job and job.ended == "Complete" else None
     if report is not None:
-        return finish(run, report, seen.subject.status.progress, now)
+        return finish(run, report, known_of(seen, run).progress, now)
     current = job if job and job.attempt == run.attempt else None
     # Jobs and pods are watched apart: a Job may be seen to end before its pod is.
     if current and current.ended and all(pod.over for pod in pods):
@@ -158,7 +158,7 @@ def follow(
     if job.suspended:
         return Step(_held(seen, run, job, failure))
     progress = seen.progress or known_of(seen, run).progress
-    phase = phase_of(job.stage, progress)
+    phase = phase_of(job.stage, run.id is not None, progress)
     message = describe(phase, progress)
     if pod.running and (pod.deleted or pod.disrupted):
         message = f"The pod was told to leave node {pod.node}; it saves its work, and another goes on from there."
@@ -205,13 +205,19 @@ def enqueued(queue: str, run: RunStatus, failure: FailureStatus | None) -> Situa
     return Situation("Queued", "Queued", f"Waiting for queue {queue} to admit the Job.", run, failure=failure)
 
 
-def phase_of(stage: StageName, progress: Progress | None) -> Phase:
-    """The phase of a stage whose pod runs."""
-    if progress is None:
+PHASES: dict[Stage, Phase] = {
+    "prepare": "Preparing",
+    "train": "Training",
+    "evaluate": "Evaluating",
+    "publish": "Evaluating",
+}
+
+
+def phase_of(stage: StageName, prepared: bool, progress: Progress | None) -> Phase:
+    """The phase of a stage whose pod runs. Rows that are prepared are only read once more."""
+    if progress is None or (prepared and progress.stage == "prepare"):
         return "Preparing" if stage == "prepare" else "Training"
-    return {"prepare": "Preparing", "train": "Training", "evaluate": "Evaluating", "publish": "Evaluating"}[
-        progress.stage
-    ]  # type: ignore[return-value]
+    return PHASES[progress.stage]
 
 
 def describe(phase: Phase, progress: Progress | None) -> str:

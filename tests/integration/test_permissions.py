@@ -44,6 +44,7 @@ def live_through_everything(life: Life) -> None:
 
 def mend_a_missed_change(life: Life, credentials: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     """What the operator does when its watch missed a job, with the operator's own rights."""
+
     async def compare() -> Shelf:
         cluster = Cluster(await connect(4, str(credentials)), lambda *_: None)
         shelf, settings = Shelf(), Settings(trainer_image="x", watch_namespaces=(life.namespace,))
