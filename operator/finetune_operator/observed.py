@@ -197,6 +197,9 @@ def view_pod(raw: Object) -> StagePod:
 def view_subject(raw: Object) -> Subject:
     """The view of a FineTuneJob. Raises pydantic.ValidationError if its spec is not of this API version."""
     meta = raw["metadata"]
+    asked = {"metadata": {name: meta[name] for name in ("name", "namespace")}, "status": None}
+    # A later operator may have known more to say; after going back to this one, its jobs must stay readable.
+    known = FineTuneJobStatus.model_validate(raw.get("status", {}), extra="ignore")
     return Subject(
         key=Key(meta["namespace"], meta["name"]),
         uid=meta["uid"],
@@ -204,7 +207,7 @@ def view_subject(raw: Object) -> Subject:
         created=parse_time(meta["creationTimestamp"]),
         deleted="deletionTimestamp" in meta,
         requested=meta.get("annotations", {}).get(REQUEST_ANNOTATION),
-        job=FineTuneJob.model_validate({**raw, "metadata": {name: meta[name] for name in ("name", "namespace")}}),
+        job=FineTuneJob.model_validate({**raw, **asked}).model_copy(update={"status": known}),
     )
 
 
@@ -215,9 +218,9 @@ def last_report(pods: Sequence[StagePod]) -> RunReport | None:
 
 
 def report_of(pod: StagePod) -> RunReport | None:
-    """The trainer's last word; None if it had none."""
+    """The trainer's last word; None if it had none. What only a later trainer says is left out."""
     try:
-        return RunReport.model_validate_json(pod.last_word)
+        return RunReport.model_validate_json(pod.last_word, extra="ignore")
     except ValidationError:
         return None
 
