@@ -2,10 +2,10 @@
 
 Usage: python benchmarks/operator_throughput.py [--count 500] [--repeat 3]
 
-Starts a Kubernetes of its own (API server, controllers, scheduler; nodes and kubelets played by kwok), the operator as
-in production (a process with 16 workers), creates all objects at once and watches until every pod exists and every
-parent says so. Order: plain Jobs, FineTuneJobs without a prepare stage, FineTuneJobs with it; repeated. Prints one line
-per measurement and the ratios.
+For each measurement: starts a Kubernetes of its own (API server, controllers, scheduler; nodes and kubelets played by
+kwok) and the operator as in production (a process with 16 workers), creates all objects at once and watches until every
+pod exists and every parent says so. Order: plain Jobs, FineTuneJobs without a prepare stage, FineTuneJobs with it;
+repeated. Prints one line per measurement and the ratios.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from support.operator_process import running_operator
 AT_ONCE = 32
 DEADLINE = 300.0
 NODES, GPUS = 20, 50
+NAMESPACE = "bench"
 ROOT = Path(__file__).parents[1]
 JOBS, FINETUNEJOBS = "/apis/batch/v1", "/apis/finetuning.dev/v1alpha1"
 POD = {
@@ -160,16 +161,23 @@ def context_of(plane: ControlPlane) -> ssl.SSLContext:
     return context
 
 
-def run_case(case: Case, plane: ControlPlane, count: int, turn: int) -> Measurement:
-    """One measurement in a namespace of its own, which is removed afterwards."""
-    namespace = plane.make_namespace(f"bench-{CASES.index(case)}-{turn}")
-    result = asyncio.run(measure(case, plane.server, context_of(plane), namespace, count))
-    print(
-        f"{case.name:34} {count / result.pods:6.1f} pods/s  "
-        f"pods {result.pods:6.2f} s  statuses {result.statuses:6.2f} s"
-    )
-    plane.kubectl("delete", "finetunejobs,jobs", "--all", "--namespace", namespace, "--wait=false")
-    plane.kubectl("delete", "namespace", namespace, "--timeout=180s")
+def run_case(case: Case, count: int) -> Measurement:
+    """One measurement in a Kubernetes of its own: nothing of the one before is still being deleted."""
+    with tempfile.TemporaryDirectory(prefix="finetune-bench-") as name:
+        folder = Path(name)
+        plane = ControlPlane(folder, scheduler=True, queries_per_second=2000)
+        plane.start()
+        try:
+            plane.kubectl("apply", "--filename", str(ROOT / "manifests/crd"))
+            start_kwok(plane, stages=[ROOT / "benchmarks/prepare-finishes.yaml"])
+            make_nodes(plane, NODES, gpus=GPUS)
+            plane.make_namespace(NAMESPACE)
+            with running_operator(plane, folder, {"FINETUNE_PROGRESS_SECONDS": "10"}):
+                result = asyncio.run(measure(case, plane.server, context_of(plane), NAMESPACE, count))
+        finally:
+            plane.stop()
+    rate = f"{count / result.pods:6.1f} pods/s  pods {result.pods:6.2f} s  statuses {result.statuses:6.2f} s"
+    print(f"{case.name:34} {rate}", flush=True)
     return result
 
 
@@ -179,19 +187,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="finetune-bench-") as folder:
-        plane = ControlPlane(Path(folder), scheduler=True, queries_per_second=2000)
-        plane.start()
-        try:
-            plane.kubectl("apply", "--filename", str(ROOT / "manifests/crd"))
-            start_kwok(plane, stages=[ROOT / "benchmarks/prepare-finishes.yaml"])
-            make_nodes(plane, NODES, gpus=GPUS)
-            with running_operator(plane, Path(folder)):
-                results = [
-                    [run_case(case, plane, arguments.count, turn) for case in CASES] for turn in range(arguments.repeat)
-                ]
-        finally:
-            plane.stop()
+    results = [[run_case(case, arguments.count) for case in CASES] for _ in range(arguments.repeat)]
     for index, case in enumerate(CASES[1:], start=1):
         ratios = [row[index].pods / row[0].pods for row in results]
         lag = [row[index].statuses - row[index].pods for row in results]
