@@ -31,6 +31,8 @@ from support.operator_process import running_operator
 
 AT_ONCE = 32
 DEADLINE = 300.0
+SETTLE_SECONDS = 8.0
+"""A new CRD keeps the API server busy for some seconds: it publishes its schema."""
 NODES, GPUS = 20, 50
 NAMESPACE = "bench"
 ROOT = Path(__file__).parents[1]
@@ -110,7 +112,7 @@ async def measure(case: Case, server: str, context: ssl.SSLContext, namespace: s
             asyncio.create_task(watch(session, f"/api/v1/namespaces/{namespace}/pods", see_pod)),
             asyncio.create_task(watch(session, path, see_parent)),
         ]
-        await asyncio.sleep(1)
+        await asyncio.sleep(SETTLE_SECONDS)
         start = time.monotonic()
         await create_all(session, path, case.manifest, count)
         while time.monotonic() - start < DEADLINE and (len(pods) < count or len(parents) < count):
@@ -145,13 +147,19 @@ async def create_all(session: aiohttp.ClientSession, path: str, manifest: dict[s
 
 
 async def watch(session: aiohttp.ClientSession, path: str, see: Callable[[dict[str, Any]], None]) -> None:
-    """Show every new version of every object."""
-    async with session.get(path, params={"limit": "1"}) as response:
-        version = (await response.json())["metadata"]["resourceVersion"]
-    parameters = {"watch": "1", "resourceVersion": version}
-    async with session.get(path, params=parameters, timeout=aiohttp.ClientTimeout(total=None)) as response:
-        async for line in response.content:
-            see(json.loads(line)["object"])
+    """Show every version of every object; the API server ends the watches of a CRD that has just been established."""
+    while True:
+        async with session.get(path) as response:
+            listed = await response.json()
+        if response.status != 200:  # a CRD that is not served yet
+            await asyncio.sleep(0.2)
+            continue
+        for item in listed["items"]:
+            see(item)
+        parameters = {"watch": "1", "resourceVersion": listed["metadata"]["resourceVersion"]}
+        async with session.get(path, params=parameters, timeout=aiohttp.ClientTimeout(total=None)) as response:
+            async for line in response.content:
+                see(json.loads(line)["object"])
 
 
 def context_of(plane: ControlPlane) -> ssl.SSLContext:

@@ -10,6 +10,8 @@ from finetune_operator.cluster import EVENTS, Cluster, ClusterError
 from finetune_operator.observed import Subject
 from finetune_operator.workloads import Manifest
 
+PAUSE_SECONDS = 0.1
+"""Between two Events, so that the stories of hundreds of jobs do not take the API server's time from their pods."""
 MOST = 10000
 """Events that may wait; what comes on top is only logged."""
 log = logging.getLogger(__name__)
@@ -37,3 +39,4 @@ class Herald:
                 await self._cluster.create(EVENTS, event)
             except ClusterError as error:
                 log.warning("An Event could not be posted: %s", error)
+            await asyncio.sleep(PAUSE_SECONDS)

@@ -23,6 +23,8 @@ class Child(Protocol):
     def name(self) -> str: ...
     @property
     def owner(self) -> str: ...
+    @property
+    def quiet(self) -> bool: ...
 
 
 View = TypeVar("View", bound=Child)
@@ -33,7 +35,7 @@ class Informer(Generic[View]):
 
     def __init__(
         self, cluster: Cluster, resource: Resource, namespaces: Sequence[str],
-        view: Callable[[Object], View], changed: Callable[[Key], None], clock: Callable[[], float],
+        view: Callable[[Object], View], changed: Callable[[Key, bool], None], clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._cluster, self._resource = cluster, resource
         self._scopes: list[str | None] = list(namespaces) or [None]
@@ -50,7 +52,9 @@ class Informer(Generic[View]):
 
     def put(self, child: View) -> None:
         """Note a child that was just created, before the watch tells of it."""
-        self._children.setdefault(Key(child.namespace, child.owner), {})[child.name] = child
+        key = Key(child.namespace, child.owner)
+        self._children.setdefault(key, {})[child.name] = child
+        self._changed(key, child.quiet)
 
     def age(self) -> float:
         """Seconds since the most silent watch last proved to be alive."""
@@ -108,7 +112,7 @@ class Informer(Generic[View]):
         named = self._children.setdefault(key, {})
         if named.get(child.name) != child:
             named[child.name] = child
-            self._changed(key)
+            self._changed(key, child.quiet)
         return child
 
     def _drop(self, key: Key, name: str) -> None:
@@ -116,4 +120,4 @@ class Informer(Generic[View]):
         named.pop(name, None)
         if not named:
             self._children.pop(key, None)
-        self._changed(key)
+        self._changed(key, False)

@@ -55,12 +55,13 @@ async def lead(
 
 
 async def _renew(cluster: Cluster, settings: Settings, clock: Callable[[], float]) -> None:
-    """Renew until that fails for too long."""
-    renewed = clock()
-    while clock() - renewed < RENEW_SECONDS:
-        await asyncio.sleep(RETRY_SECONDS)
-        if (await _try(cluster, settings, clock, None))[0]:
-            renewed = clock()
+    """Renew until that fails for too long, or gives no answer for as long: dropped packets are no error."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(RENEW_SECONDS) as deadline:
+            while True:
+                await asyncio.sleep(RETRY_SECONDS)
+                if (await _try(cluster, settings, clock, None))[0]:
+                    deadline.reschedule(asyncio.get_running_loop().time() + RENEW_SECONDS)
     log.error("The Lease could not be renewed for %d s; this replica stops leading.", RENEW_SECONDS)
 
 
@@ -91,10 +92,11 @@ async def _try(
 async def _release(cluster: Cluster, settings: Settings) -> None:
     """Let the next replica lead at once instead of after the Lease has run out."""
     try:
-        lease = await _read(cluster, settings)
-        if lease is not None and lease["spec"].get("holderIdentity") == settings.pod_name:
-            await cluster.replace(LEASES, {**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
-    except ClusterError as error:
+        async with asyncio.timeout(RETRY_SECONDS):
+            lease = await _read(cluster, settings)
+            if lease is not None and lease["spec"].get("holderIdentity") == settings.pod_name:
+                await cluster.replace(LEASES, {**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
+    except (ClusterError, TimeoutError) as error:
         log.warning("The Lease could not be released, another replica leads in %d s: %s", LEASE_SECONDS, error)
 
 

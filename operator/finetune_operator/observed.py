@@ -22,6 +22,7 @@ from finetune_api.status import FineTuneJobStatus
 Object = Mapping[str, Any]
 StageName = Literal["prepare", "train", "check"]
 CONTAINER = "trainer"
+USUAL_WAITS = ("", "ContainerCreating", "PodInitializing")
 TOKENS_FLAG = "--micro-batch-tokens"
 
 
@@ -75,6 +76,11 @@ class StageJob:
     ended_at: datetime | None
     deleted: bool
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it only waits for its pod, which has more to tell."""
+        return not (self.ended or self.suspended or self.deleted)
+
 
 @dataclass(frozen=True, slots=True)
 class StagePod:
@@ -111,6 +117,11 @@ class StagePod:
     started_at: datetime | None
     ended_at: datetime | None
     deleted: bool
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it is on its way from being made to running, and nothing is wrong."""
+        return not (self.running or self.over or self.unschedulable or self.deleted) and self.waiting in USUAL_WAITS
 
     @property
     def over(self) -> bool:

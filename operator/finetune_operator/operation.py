@@ -36,8 +36,8 @@ class Operation:
         self._settings, self._telemetry = settings, telemetry
         self.shelf, self.queue = Shelf(), WorkQueue(lambda: datetime.now(UTC))
         namespaces, clock = settings.watch_namespaces, time.monotonic
-        self._jobs = Informer(cluster, JOBS, namespaces, view_job, self.queue.add_soon, clock)
-        self._pods = Informer(cluster, PODS, namespaces, view_pod, self.queue.add_soon, clock)
+        self._jobs = Informer(cluster, JOBS, namespaces, view_job, self.note_child, clock)
+        self._pods = Informer(cluster, PODS, namespaces, view_pod, self.note_child, clock)
         self.audit = Audit(cluster, self.shelf, self.queue, settings, clock)
         reader = ProgressReader(session, timedelta(seconds=settings.progress_seconds), utc_now)
         self._herald = Herald(cluster, settings.pod_name, utc_now)
@@ -56,6 +56,10 @@ class Operation:
             self.queue.forget(key)
         elif self.shelf.put(raw):
             self.queue.add(key)
+
+    def note_child(self, key: Key, quiet: bool) -> None:
+        """A Job or a pod of a FineTuneJob is not what it was."""
+        (self.queue.add_at_leisure if quiet else self.queue.add_soon)(key)
 
     async def prepare(self) -> None:
         """Know all children before any job is looked at: a missing child would be made anew."""

@@ -22,6 +22,8 @@ from finetune_operator.telemetry import Telemetry
 from finetune_operator.workloads import StageOrder, build_job, name_of
 
 SOON = timedelta(seconds=2)
+NO_POD_YET = timedelta(seconds=10)
+"""How long a Job's pod, or a pod's container, may take before its Events are searched for the reason."""
 REFUSED_AGAIN = timedelta(seconds=30)
 REFUSALS = (400, 403, 404, 422)
 """Answers to a create that stay the same until somebody changes something."""
@@ -57,7 +59,10 @@ async def reconcile(key: Key, deps: Dependencies) -> datetime | None:
         await write_status(key, raw, unreadable_status(raw, error, deps.now()), deps)
         return None
     seen = await observe(subject, deps)
-    plan = await execute(seen, decide(seen, deps.settings, deps.now()), deps)
+    decided = decide(seen, deps.settings, deps.now())
+    plan = await execute(seen, decided, deps)
+    if plan is decided and plan.create and subject.status.phase is None:
+        return None  # what its Job or pod tells in a moment goes into the first status: half the writes of a new job
     after = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
     if await write_status(key, raw, after, deps):
         deps.telemetry.note_turn(seen, plan.status)
@@ -76,7 +81,7 @@ async def observe(subject: Subject, deps: Dependencies) -> Observed:
 
 def object_to_ask_about(seen: Observed, now: datetime) -> tuple[str, str] | None:
     """Namespace and uid of a Job whose pod cannot be made, or of a pod that does not start though it has a node."""
-    waiting = [job for job in seen.jobs if job.ended is None and not job.suspended and now - job.created >= 2 * SOON]
+    waiting = [job for job in seen.jobs if job.ended is None and not job.suspended and now - job.created >= NO_POD_YET]
     for job in waiting:
         pods = [pod for pod in seen.pods if (pod.run, pod.stage, pod.attempt) == (job.run, job.stage, job.attempt)]
         if not pods:

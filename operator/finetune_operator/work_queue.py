@@ -7,7 +7,11 @@ from datetime import datetime
 from finetune_operator.observed import Key
 
 MOMENT = 0.2
-"""Seconds in which more may happen: one look then sees it all, and new jobs are not kept waiting."""
+"""Seconds in which more may happen: one look then sees it all."""
+LEISURE = 1.0
+"""Seconds that a step on the way may wait, like a pod that is made but does not run yet."""
+LEISURELY_LOOKS = 20.0
+"""Of such steps no more than this many per second are looked at: those of hundreds of new jobs mostly pass unseen."""
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 300.0
 
@@ -21,6 +25,7 @@ class WorkQueue:
         self._waiting: set[Key] = set()
         self._working: set[Key] = set()
         self._again: set[Key] = set()
+        self._leisurely: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
 
@@ -37,20 +42,28 @@ class WorkQueue:
         if key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
+            self._set_timer(key, None)
             self._waiting.add(key)
             self._ready.put_nowait(key)
 
     def add_soon(self, key: Key) -> None:
-        """Look at it after a moment, unless that is planned already."""
+        """Look at it after a moment."""
         if key in self._working:
             self._again.add(key)
-        elif key not in self._waiting and not self._is_due_within(key, MOMENT):
-            self._set_timer(key, MOMENT)
+        else:
+            self._add_within(key, MOMENT)
+
+    def add_at_leisure(self, key: Key) -> None:
+        """Look at it some time."""
+        self._leisurely.add(key)
+        if key not in self._working:
+            self._add_within(key, LEISURE + len(self._leisurely) / LEISURELY_LOOKS)
 
     async def take(self) -> Key:
         """The next key; it must be given back with `done` or `failed`."""
         key = await self._ready.get()
         self._waiting.discard(key)
+        self._leisurely.discard(key)
         self._working.add(key)
         return key
 
@@ -62,6 +75,8 @@ class WorkQueue:
         if key in self._again:
             self._again.discard(key)
             self.add_soon(key)
+        elif key in self._leisurely:
+            self.add_at_leisure(key)
 
     def failed(self, key: Key) -> None:
         """It could not be looked at: try again after a while, longer after each failure."""
@@ -72,8 +87,13 @@ class WorkQueue:
 
     def forget(self, key: Key) -> None:
         """It is gone."""
+        self._leisurely.discard(key)
         self._failures.pop(key, None)
         self._set_timer(key, None)
+
+    def _add_within(self, key: Key, seconds: float) -> None:
+        if key not in self._waiting and not self._is_due_within(key, seconds):
+            self._set_timer(key, seconds)
 
     def _is_due_within(self, key: Key, seconds: float) -> bool:
         timer = self._timers.get(key)

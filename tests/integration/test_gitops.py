@@ -165,7 +165,7 @@ def test_deleting_works_while_no_operator_runs(
 def test_a_namespace_with_jobs_can_be_deleted(life: Life) -> None:
     life.apply(manifest())
     life.wait_for_pod("prepare")
-    life.plane.kubectl("delete", "namespace", life.namespace, "--timeout=60s")
+    life.plane.kubectl("delete", "namespace", life.namespace, "--timeout=180s")
 
 
 def _operator_of(plane: ControlPlane, life: Life, credentials: Path, folder: Path):  # type: ignore[no-untyped-def]

@@ -435,8 +435,7 @@ def test_ticks_that_were_missed_while_the_operator_was_down_count_once() -> None
     world = World(retrain=NIGHTLY)
     world.finish_run()
 
-    world.now += 10 * DAY
-    world.settle()
+    world.sleep_through(days=10)
     world.finish_run()
     world.settle()
 

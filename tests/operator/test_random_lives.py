@@ -9,7 +9,7 @@ from finetune_api.run import ExitCode, Progress
 from support.objects import failed_report
 from support.world import World
 
-STEPS = 300
+STEPS = 200
 FAILURES = [code for code in ExitCode if code != ExitCode.DONE]
 Deed = Callable[[World, random.Random], None]
 
@@ -112,8 +112,8 @@ def wait_a_little(world: World, dice: random.Random) -> None:
     world.pass_time(seconds=dice.choice([1, 7, 30, 200]))
 
 
-def wait_long(world: World, dice: random.Random) -> None:
-    world.pass_time(hours=dice.choice([1, 5, 30]))
+def sleep_through(world: World, dice: random.Random) -> None:
+    world.sleep_through(hours=dice.choice([1, 5, 30]))
 
 
 def die_before_writing(world: World, _: random.Random) -> None:
@@ -142,7 +142,7 @@ DEEDS: list[tuple[Deed, int]] = [
     (evict_a_pod, 4),
     (end_a_look_at_the_data, 6),
     (wait_a_little, 8),
-    (wait_long, 2),
+    (sleep_through, 3),
     (die_before_writing, 3),
     (lose_the_status, 1),
 ]
@@ -150,14 +150,14 @@ DEEDS: list[tuple[Deed, int]] = [
 
 def calm(world: World) -> None:
     """Everybody behaves well from now on."""
-    world.edit(
-        suspend=False, retries=3, activeDeadlineSeconds=None, ttlSecondsAfterFinished=None, retrain=None, queueName=None
-    )
+    world.edit(suspend=False, retries=3, activeDeadlineSeconds=None, ttlSecondsAfterFinished=None, retrain=None)
+    world.edit(queueName=None, training={"epochs": 7})
+    world.settle()
     if world.children.active:
         world.suspend_outside(False)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(12))
 def test_in_any_life_the_laws_hold_and_the_job_gets_done(seed: int) -> None:
     dice = random.Random(seed)
     world = World()
@@ -168,11 +168,11 @@ def test_in_any_life_the_laws_hold_and_the_job_gets_done(seed: int) -> None:
             world.settle()
 
     calm(world)
-    for _ in range(8):
-        world.pass_time(minutes=11)
-        world.finish_run()
-    calm_status, writes = world.status, world.writes
+    world.finish_run()
+    done, writes = world.status, world.writes
     world.pass_time(days=30)
 
-    assert world.status.phase in ("Succeeded", "Rejected", "Failed")
-    assert (world.status, world.writes) == (calm_status, writes)
+    assert world.phase == "Succeeded"
+    assert world.status.run is not None
+    assert world.status.run.id == world.identity[0]
+    assert (world.status, world.writes) == (done, writes)

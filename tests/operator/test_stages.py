@@ -361,8 +361,7 @@ def test_a_run_that_finished_in_time_succeeds_though_nobody_looked() -> None:
     pod.reported(world.speak(job), world.now)
     job.complete(world.now)
 
-    world.now += timedelta(days=1)
-    world.settle()
+    world.sleep_through(days=1)
 
     assert world.phase == "Succeeded"
 
@@ -375,8 +374,7 @@ def test_a_run_that_failed_in_time_shows_its_own_failure_though_nobody_looked() 
     pod.reported(failed_report(ExitCode.DATA_REJECTED, "Row 17 has no answer."), world.now)
     job.failed(world.now)
 
-    world.now += timedelta(days=1)
-    world.settle()
+    world.sleep_through(days=1)
 
     assert (world.phase, world.status.message) == ("Failed", "Row 17 has no answer.")
 

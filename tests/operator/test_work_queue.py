@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from finetune_operator import work_queue
 from finetune_operator.observed import Key
 from finetune_operator.work_queue import LONGEST_WAIT, WorkQueue
 
@@ -116,6 +117,29 @@ async def test_many_events_in_a_moment_are_one_look(queue: WorkQueue) -> None:
     assert await take(queue) == A
     queue.done(A, None)
     assert await take(queue, 0.3) is None
+
+
+@pytest.mark.asyncio
+async def test_a_step_on_the_way_is_looked_at_in_the_end(queue: WorkQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_queue, "LEISURE", 0.3)
+    queue.add(A)
+    await take(queue)
+    queue.add_at_leisure(A)  # while it is being looked at
+    queue.done(A, in_ms(3_600_000))
+
+    assert await take(queue, 0.2) is None
+    assert await take(queue) == A
+
+
+@pytest.mark.asyncio
+async def test_steps_of_a_crowd_wait_longer_and_news_overtakes_them(queue: WorkQueue) -> None:
+    for number in range(300):
+        queue.add_at_leisure(Key("crowd", str(number)))
+    queue.add_at_leisure(A)
+
+    assert await take(queue, 0.2) is None
+    queue.add_soon(A)
+    assert await take(queue) == A
 
 
 @pytest.mark.asyncio

@@ -10,7 +10,7 @@ from cluster.control_plane import ControlPlane
 from cluster.kwok import describe_end
 from support.waiting import wait_until
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 RESOURCE = "finetunejob.finetuning.dev"
 
 
@@ -164,9 +164,8 @@ class Life:
 
     def events(self) -> list[str]:
         """The reasons of the events of FineTuneJobs, in their order."""
-        items = json.loads(self.kubectl("get", "events", "--output=json", "--sort-by=.metadata.creationTimestamp"))[
-            "items"
-        ]
+        items = json.loads(self.kubectl("get", "events", "--output=json"))["items"]
+        items.sort(key=lambda item: int(item["metadata"]["resourceVersion"]))  # their times are whole seconds
         return [item["reason"] for item in items if item["involvedObject"]["kind"] == "FineTuneJob"]
 
 

@@ -112,6 +112,10 @@ class World:
             self._go_to(self.wake_at)
         self._go_to(until)
 
+    def sleep_through(self, **parts: float) -> None:
+        """Let time go by in which no operator runs."""
+        self._go_to(self.now + timedelta(**parts))
+
     def _go_to(self, moment: datetime) -> None:
         self.now = moment
         self.children.end_late_jobs(moment)

@@ -60,8 +60,9 @@ def test_no_group_spans_two_splits_and_the_counts_add_up(tiny_qwen: Path, tmp_pa
 
 
 def test_prepared_rows_come_back_from_the_store_as_they_were(tiny_qwen: Path, tmp_path: Path) -> None:
-    prepared = prepare(config_for(tiny_qwen, echo_rows(30), tmp_path), tmp_path)
+    config = config_for(tiny_qwen, echo_rows(30), tmp_path)
+    prepared = prepare(config, tmp_path)
     store = open_store(f"file://{tmp_path}/run")
     assert load_prepared(store, lambda: load_tokenizer(tiny_qwen)) is None
-    save_prepared(store, prepared)
+    save_prepared(store, config, prepared)
     assert load_prepared(store, lambda: load_tokenizer(tiny_qwen)) == prepared

@@ -17,6 +17,8 @@ KEPT = ("epoch", "train_loss", "validation_loss", "checkpoint_step")
 def carry_over(before: Progress, now: Progress) -> Progress:
     """The progress with what earlier stages told."""
     missing = {name: getattr(before, name) for name in KEPT if getattr(now, name) is None}
+    if now.stage == "publish":  # it has no steps of its own
+        missing |= {"step": before.step, "total_steps": before.total_steps}
     return now.model_copy(update=missing)
 
 
