@@ -16,9 +16,10 @@ def promote(job: Store, report: Report) -> None:
     """Let current.json point to the run that just finished, if its verdict is Passed.
 
     A run that was overtaken while it finished, by a later one or by a choice of `make_current`, does not move it back.
+    Times are whole seconds: of two runs of the same second the one that asks last is in use.
     """
     pointer, current = pointer_to(report), read_pointer(job)
-    if pointer is not None and (current is None or current["created"] < report.created):
+    if pointer is not None and (current is None or current["created"] <= report.created):
         _write(job, pointer, report.created)
 
 
