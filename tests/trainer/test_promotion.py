@@ -72,3 +72,16 @@ def test_a_choice_of_what_is_current_writes_nothing(job: Store) -> None:
     want = job.read("current.json")
     choose(job, finished("a", 1), hour=9)
     assert job.read("current.json") == want
+
+
+def test_a_run_that_is_asked_for_again_writes_nothing(job: Store, tmp_path: Path) -> None:
+    promote(job, finished("a", 1))
+    want = (tmp_path / "current.json").stat().st_mtime_ns
+    promote(job, finished("a", 1))
+    assert (tmp_path / "current.json").stat().st_mtime_ns == want
+
+
+def test_of_two_runs_of_the_same_second_the_later_one_is_current(job: Store) -> None:
+    promote(job, finished("a", 1))
+    promote(job, finished("b", 1))
+    assert current(job) == "b"

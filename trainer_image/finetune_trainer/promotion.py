@@ -19,7 +19,9 @@ def promote(job: Store, report: Report) -> None:
     Times are whole seconds: of two runs of the same second the one that asks last is in use.
     """
     pointer, current = pointer_to(report), read_pointer(job)
-    if pointer is not None and (current is None or current["created"] <= report.created):
+    if pointer is not None and (
+        current is None or (_differ(pointer, current) and current["created"] <= report.created)
+    ):
         _write(job, pointer, report.created)
 
 
@@ -30,7 +32,7 @@ def make_current(job: Store, report: Report, now: datetime) -> None:
     between its manifest and its promotion is promoted by the next look at it.
     """
     pointer, current = pointer_to(report), read_pointer(job)
-    if pointer is not None and (current is None or not pointer.items() <= current.items()):
+    if pointer is not None and (current is None or _differ(pointer, current)):
         _write(job, pointer, now.isoformat(timespec="seconds"))
 
 
@@ -49,6 +51,10 @@ def read_pointer(job: Store) -> Pointer | None:
     except NotFound:
         return None
     return pointer
+
+
+def _differ(pointer: Pointer, current: Pointer) -> bool:
+    return not pointer.items() <= current.items()
 
 
 def _write(job: Store, pointer: Pointer, created: str) -> None:
