@@ -8,6 +8,7 @@ import pytest
 
 from finetune_api.report import Report
 from finetune_api.run import Verdict
+from finetune_trainer.errors import StorageError
 from finetune_trainer.promotion import make_current, promote
 from finetune_trainer.store import Store, open_store
 from support.reports import make_evaluation, make_outcome, make_report
@@ -85,3 +86,10 @@ def test_of_two_runs_of_the_same_second_the_later_one_is_current(job: Store) -> 
     promote(job, finished("a", 1))
     promote(job, finished("b", 1))
     assert current(job) == "b"
+
+
+@pytest.mark.parametrize("damaged", [b"{", b"3", b'"run"'])
+def test_a_damaged_pointer_is_named(damaged: bytes, job: Store) -> None:
+    job.write("current.json", damaged)
+    with pytest.raises(StorageError, match=r"current\.json is damaged"):
+        promote(job, finished("a", 1))

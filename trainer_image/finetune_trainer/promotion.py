@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 
 from finetune_api.report import Report
-from finetune_trainer.errors import NotFound
+from finetune_trainer.errors import NotFound, StorageError
 from finetune_trainer.store import Store
 
 NAME = "current.json"
@@ -20,7 +20,7 @@ def promote(job: Store, report: Report) -> None:
     """
     pointer, current = pointer_to(report), read_pointer(job)
     if pointer is not None and (
-        current is None or (_differ(pointer, current) and current["created"] <= report.created)
+        current is None or (_differ(pointer, current) and current.get("created", "") <= report.created)
     ):
         _write(job, pointer, report.created)
 
@@ -45,11 +45,16 @@ def pointer_to(report: Report) -> Pointer | None:
 
 
 def read_pointer(job: Store) -> Pointer | None:
-    """What current.json says, `created` being when it was written (UTC, ISO 8601); None if there is none."""
+    """What current.json says, `created` being when it was written (UTC, ISO 8601); None if there is none.
+
+    Raises StorageError if it is damaged.
+    """
     try:
-        pointer: Pointer = json.loads(job.read(NAME))
+        pointer: Pointer = dict(json.loads(job.read(NAME)))
     except NotFound:
         return None
+    except (ValueError, TypeError) as error:
+        raise StorageError(f"{job.uri_of(NAME)} is damaged. Delete it: the next run that passes writes it.") from error
     return pointer
 
 
