@@ -122,15 +122,13 @@ def test_a_store_that_refuses_the_keys_is_a_matter_of_storage(
 
 
 def test_what_nobody_foresaw_ends_with_exit_code_1_and_lines_that_are_no_report(
-    two_pods: TwoPods, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: dict[str, Any], tmp_path: Path
 ) -> None:
-    s3_server.point_here(monkeypatch)
-    want = two_pods.store.read("current.json")
-    two_pods.store.write("current.json", b"{")  # nobody foresaw this
-    ended = run_stage(two_pods.job, tmp_path, "prepare", **s3_server.environment)
-    two_pods.store.write("current.json", want)
+    prepared = run_stage(job, tmp_path, "prepare").report
+    (tmp_path / f"out/tests/tiny/runs/{prepared.run_id}/data/report.json").write_text("{")  # nobody foresaw this
+    ended = run_stage(job, tmp_path, "prepare")
     assert ended.code == 1
-    assert "The trainer did not foresee this JSONDecodeError: " in ended.word.splitlines()[-1]
+    assert "The trainer did not foresee this ValidationError: " in ended.word
     assert "Traceback (most recent call last)" in ended.log
 
 
