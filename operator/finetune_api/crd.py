@@ -5,11 +5,12 @@ references, null types, unions, `const` and numeric exclusive bounds do not exis
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.job import GROUP, KIND, VERSION, FineTuneJob
-from finetune_api.schema import PATTERNS
+from finetune_api.schema import PATTERNS, written
 
 PLURAL = "finetunejobs"
 
@@ -75,7 +76,7 @@ def build_crd() -> Schema:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "schema": {"openAPIV3Schema": job_schema()},
+                    "schema": {"openAPIV3Schema": served_schema()},
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": _printer_columns(),
                 }
@@ -84,8 +85,21 @@ def build_crd() -> Schema:
     }
 
 
+def served_schema() -> Schema:
+    """What the API server is given: it keeps a spec as it was written, and a status as one thing.
+
+    It has no defaults to fill in: a default is the word of whoever reads the job. Written into every object, it could
+    no longer be told from a person's choice, and most of an object would be defaults.
+    """
+    schema = job_schema()
+    parts = schema["properties"]
+    # One writer owns all of a status. Owned field by field, its list of owners would be longer than the status itself.
+    status = parts["status"] | {"x-kubernetes-map-type": "atomic"}
+    return schema | {"properties": parts | {"spec": unfilled(parts["spec"]), "status": status}}
+
+
 def job_schema() -> Schema:
-    """Structural schema of a FineTuneJob; its metadata is checked by Kubernetes itself."""
+    """Structural schema of a FineTuneJob, with its defaults; its metadata is checked by Kubernetes itself."""
     schema = FineTuneJob.model_json_schema()
     schema["properties"] |= {
         "apiVersion": {"description": f"Always {GROUP}/{VERSION}.", "type": "string"},
@@ -101,6 +115,41 @@ def job_schema() -> Schema:
 def structural(schema: Mapping[str, Any]) -> Schema:
     """The structural form of a JSON schema. Raises ValueError on what has no such form or is not known here."""
     return _convert(schema, schema.get("$defs", {}))
+
+
+def unfilled(schema: Schema) -> Schema:
+    """The schema with its defaults told instead of filled in; its rules take them into account."""
+    result = {key: value for key, value in schema.items() if key != "default"}
+    told = _told_default(schema)
+    if told:
+        result["description"] = f"{schema['description']} Default: {told}."
+    if "x-kubernetes-validations" in schema:
+        rules = schema["x-kubernetes-validations"]
+        result["x-kubernetes-validations"] = [rule | {"rule": _filling_in(rule["rule"], schema)} for rule in rules]
+    if "properties" in schema:
+        result["properties"] = {name: unfilled(child) for name, child in schema["properties"].items()}
+    return result | {key: unfilled(schema[key]) for key in ("items", "additionalProperties") if key in schema}
+
+
+def _told_default(schema: Schema) -> str:
+    """A default in words; empty if there is nothing to tell. Of an object with fields, its fields tell."""
+    default = schema.get("default")
+    return "" if default in (None, "", [], {}) or "properties" in schema else written(default)
+
+
+def _filling_in(rule: str, schema: Schema) -> str:
+    """A CEL rule that goes by the default of a field that is left out: `self.a` becomes has(self.a) ? self.a : 1."""
+    return re.sub(r"(?<![\w.])(?<!has\()self(\.\w+\b(?!\())+", lambda path: _with_default(path[0], schema), rule)
+
+
+def _with_default(path: str, schema: Schema) -> str:
+    """The field of that path, or its default value if it, or an object around it, is left out."""
+    present, place, node = [], "self", schema
+    for name in path.split(".")[1:]:
+        place, node = f"{place}.{name}", node.get("properties", {}).get(name, {})
+        if "default" in node:
+            present.append(f"has({place})")
+    return f"({' && '.join(present)} ? {path} : {json.dumps(node['default'])})" if "default" in node else path
 
 
 def _printer_columns() -> list[Schema]:

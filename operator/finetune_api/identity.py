@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 from finetune_api.job import FineTuneJob, FineTuneJobSpec
+from finetune_api.pods import bytes_of
 from finetune_api.run import RunConfig, Setting
 
 DECIDING = ("model", "dataset", "method", "training", "evaluation")
@@ -32,8 +33,20 @@ def _relevant(spec: FineTuneJobSpec) -> dict[str, Any]:
     relevant = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=set(DECIDING))
     for part in ("model", "dataset"):
         relevant[part].pop("secretRef", None)
-    relevant.setdefault("training", {})["maxEpochs"] = spec.training.last_epoch  # left out or not, the effect is one
+    training, method = relevant.setdefault("training", {}), relevant.get("method", {})
+    training["maxEpochs"] = spec.training.last_epoch  # left out or not, the effect is one
+    defaults = spec.method.defaults
+    _drop(training, "learningRate", defaults.learning_rate)
+    _drop(method, "quantization", defaults.quantization)
+    _drop(method, spec.method.type, {})
+    _drop(relevant, "method", {})
     return relevant
+
+
+def _drop(values: dict[str, Any], name: str, default: object) -> None:
+    """Leave out what is written as it would be by default."""
+    if values.get(name) == default:
+        values.pop(name, None)
 
 
 def _sha256(value: object) -> str:
@@ -50,9 +63,22 @@ def run_id(digest: str, day: date) -> str:
     return f"{day:%Y%m%d}-{digest8(digest)}"
 
 
+def resolved(spec: FineTuneJobSpec) -> FineTuneJobSpec:
+    """The spec with the defaults of its method written out."""
+    method, training = spec.method, spec.training
+    own: dict[str, Any] = {method.type: method.part} if method.part is not None else {}
+    rate = method.defaults.learning_rate if training.learning_rate is None else training.learning_rate
+    return spec.model_copy(
+        update={
+            "method": method.model_copy(update={"quantization": method.storage, **own}),
+            "training": training.model_copy(update={"learning_rate": rate}),
+        }
+    )
+
+
 def run_config(job: FineTuneJob, run: str, digest: str, settings: list[Setting]) -> RunConfig:
     """The trainer's orders for one run of a job."""
-    spec = job.spec
+    spec = resolved(job.spec)
     return RunConfig(
         namespace=job.metadata.namespace,
         name=job.metadata.name,
@@ -64,5 +90,7 @@ def run_config(job: FineTuneJob, run: str, digest: str, settings: list[Setting])
         training=spec.training,
         evaluation=spec.evaluation,
         output_uri=spec.output.uri,
+        merged=spec.output.merged,
+        gpu_memory=bytes_of(spec.resources.gpu_memory) if spec.resources.gpu_memory else None,
         settings=settings,
     )

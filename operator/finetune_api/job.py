@@ -1,14 +1,15 @@
 """The FineTuneJob resource: what a user writes and what a user reads."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
+from finetune_api.methods import MethodSpec
 from finetune_api.pods import PodTemplateSpec, ResourcesSpec, SecretReference
 from finetune_api.retrain import RetrainSpec
 from finetune_api.schema import DNS_LABEL_PATTERN, NAME_RULE, PRODUCT, Model, WritableUri, cel_rules
 from finetune_api.status import FineTuneJobStatus
-from finetune_api.training import DatasetSpec, EvaluationSpec, MethodSpec, ModelSpec, TrainingSpec
+from finetune_api.training import DatasetSpec, EvaluationSpec, ModelSpec, TrainingSpec
 
 API_VERSION: Final = "finetuning.dev/v1alpha1"
 GROUP, VERSION = API_VERSION.split("/")
@@ -17,6 +18,7 @@ KIND: Final = "FineTuneJob"
 OUTPUT_STAYS = (
     "output.uri cannot be changed: earlier adapters of this job would be left behind; create a new FineTuneJob instead"
 )
+ONLY_LORA_MERGES = "output.merged needs method.type lora: nothing else can be merged into the weights of the base"
 DnsLabel = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
 
 
@@ -27,10 +29,16 @@ class OutputSpec(Model):
     """Bucket or folder: s3://, gs://, az://, pvc://CLAIM/PATH or file://PATH. Cannot be changed later."""
     secret_ref: SecretReference | None = None
     """Secret with the variables that give access to the output, for instance AWS_ACCESS_KEY_ID."""
+    merged: Annotated[bool, PRODUCT] = False
+    """Whether a run also publishes its base with the LoRA adapter merged into it: a whole model in bfloat16."""
 
 
 class FineTuneJobSpec(Model):
     """One fine-tuning task, declared."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel_rules(("!self.output.merged || self.method.type == 'lora'", ONLY_LORA_MERGES))
+    )
 
     model: ModelSpec
     """The base model."""
@@ -62,6 +70,12 @@ class FineTuneJobSpec(Model):
     """How long the Jobs and pods of a finished run are kept; what is stored stays. Default: until the next run."""
     history_limit: Annotated[int, Field(ge=0, le=50), PRODUCT] = 5
     """How many earlier runs the status remembers."""
+
+    @model_validator(mode="after")
+    def _merge_what_can_be(self) -> Self:
+        if self.output.merged and self.method.type != "lora":
+            raise ValueError(ONLY_LORA_MERGES)
+        return self
 
 
 class Metadata(Model):

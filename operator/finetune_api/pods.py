@@ -37,13 +37,21 @@ OPERATORS_OWN = "Image, command, security context and volumes are the operator's
 KEYLESS = "a toleration without key needs operator Exists"
 VALUELESS = "operator Exists takes no value"
 EVICTION_ONLY = "tolerationSeconds needs effect NoExecute"
+NODES_HAVE_GPUS = "nodes above 1 needs accelerators to share the work: set gpus to at least 1, or nodes to 1"
 
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=32)]
 """An amount of memory or storage as Kubernetes writes it: 16Gi."""
+UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 Cpu = Annotated[str, Field(pattern=CPU_PATTERN, max_length=16)]
 """An amount of CPU: 500m, 4."""
 ObjectName = Annotated[str, Field(pattern=OBJECT_NAME_PATTERN, max_length=253)]
 """Name of a Kubernetes object: lowercase letters, digits, dashes and dots."""
+
+
+def bytes_of(quantity: str) -> int:
+    """An amount of memory in bytes: 16Gi, 1.5G, 512."""
+    unit = next((unit for unit in sorted(UNITS, key=len, reverse=True) if quantity.endswith(unit)), "")
+    return int(float(quantity.removesuffix(unit)) * UNITS.get(unit, 1))
 
 
 def _unlike(subject: str, prefixes: tuple[str, ...]) -> str:
@@ -130,10 +138,18 @@ class PrepareResources(Model):
 class ResourcesSpec(Model):
     """What the training pod asks for."""
 
+    model_config = ConfigDict(json_schema_extra=cel_rules(("self.nodes == 1 || self.gpus >= 1", NODES_HAVE_GPUS)))
+
+    nodes: Annotated[int, Field(ge=1, le=64), PRODUCT] = 1
+    """Pods that train together, each with the accelerators, CPU, memory and storage below for itself. How many they are
+    does not decide the result."""
     gpus: Annotated[int, Field(ge=0, le=16), PRODUCT] = 1
-    """Accelerators of the training pod; 0 trains on CPU."""
+    """Accelerators of a training pod; 0 trains on CPU."""
     gpu_resource: Annotated[str, Field(pattern=RESOURCE_PATTERN, max_length=128), PRODUCT] = "nvidia.com/gpu"
     """Name of the accelerator among a node's resources; a MIG slice has its own."""
+    gpu_memory: Annotated[Quantity | None, PRODUCT] = None
+    """Memory of one accelerator that the run may use, for instance 40Gi; a run that needs more is refused before it
+    asks for one. Default: all there is."""
     cpu: Annotated[Cpu, PRODUCT] = "4"
     """CPU asked for; training uses as many threads."""
     memory: Annotated[Quantity, PRODUCT] = "32Gi"
@@ -142,6 +158,11 @@ class ResourcesSpec(Model):
     """Most that a pod may keep on its node's disk: model, data, and the adapter being written."""
     prepare: PrepareResources = PrepareResources()
     """The pod that prepares the data."""
+
+    @model_validator(mode="after")
+    def _nodes_have_gpus(self) -> Self:
+        _refuse_if(self.nodes > 1 and self.gpus == 0, NODES_HAVE_GPUS)
+        return self
 
 
 class Toleration(Model):

@@ -20,9 +20,10 @@ from finetune_api.schema import (
     WRITABLE_SCHEMES,
     Model,
     fields_of,
+    listed,
     nested_model,
+    written,
 )
-from finetune_api.settings import written
 
 __all__ = ["InvalidManifest", "Problem", "explain", "load_yaml", "parse_job"]
 
@@ -179,13 +180,7 @@ def _size(kind: str, context: Mapping[str, Any], value: Any) -> str:
 
 def _not_allowed(allowed: list[str], value: Any) -> tuple[str, str | None]:
     nearest = _nearest(str(value), allowed)
-    return f"must be {_either(allowed)}, got {_shown(value)}", f"Did you mean {nearest}?" if nearest else None
-
-
-def _either(words: list[str]) -> str:
-    """a; a or b; a, b or c."""
-    *others, last = words
-    return f"{', '.join(others)} or {last}" if others else last
+    return f"must be {listed(allowed)}, got {_shown(value)}", f"Did you mean {nearest}?" if nearest else None
 
 
 def _nearest(word: str, known: list[str]) -> str | None:
@@ -239,13 +234,13 @@ def _pattern(pattern: str, value: str) -> tuple[str, str | None]:
 
 def _uri(schemes: tuple[str, ...], value: str) -> tuple[str, str | None]:
     """What is wrong with a value that should be a URI with one of the schemes."""
-    listed = _either([f"{scheme}://" for scheme in schemes])
+    known = listed([f"{scheme}://" for scheme in schemes])
     scheme, separator, rest = value.partition("://")
     if separator and scheme in schemes:
         return "must not contain spaces" if rest else f"names nothing after {scheme}://", None
     if separator and scheme in SCHEMES:
-        return f"{scheme}:// can be read but not written", f"Use {listed}."
-    return f"must start with {listed}, got {_shown(value)}", _meant_uri(value, schemes)
+        return f"{scheme}:// can be read but not written", f"Use {known}."
+    return f"must start with {known}, got {_shown(value)}", _meant_uri(value, schemes)
 
 
 def _meant_uri(value: str, schemes: tuple[str, ...]) -> str | None:

@@ -7,8 +7,8 @@ from pydantic.fields import FieldInfo
 from finetune_api.crd import Schema, job_schema
 from finetune_api.job import API_VERSION, KIND, FineTuneJob, FineTuneJobSpec, Metadata
 from finetune_api.run import ExitCode
-from finetune_api.schema import Model, fields_of, nested_model
-from finetune_api.settings import source_of, written
+from finetune_api.schema import Model, fields_of, nested_model, written
+from finetune_api.settings import source_of
 from finetune_api.status import FineTuneJobStatus
 
 TYPES = {

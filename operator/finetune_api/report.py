@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from finetune_api.methods import Method
 from finetune_api.run import RunReport, Setting
 from finetune_api.schema import Model
 from finetune_api.training import RowFormat
@@ -57,8 +58,10 @@ class DataReport(Model):
 
 
 class ModelReport(Model):
-    """The base model that was used."""
+    """The base model that was used, and how it was adapted."""
 
+    method: Method = "lora"
+    """lora in reports that are older than the other methods."""
     uri: str
     revision: str
     digest: str
@@ -78,6 +81,19 @@ class Point(Model):
     value: float
 
 
+class LayoutReport(Model):
+    """How a run used the memory of its device; the result does not depend on it."""
+
+    expanded: bool
+    """Whether quantised weights were kept dequantised."""
+    recomputed: int
+    """Layers whose forward pass was computed again in the backward pass."""
+    pass_tokens: int
+    """Most tokens in one forward pass."""
+    predicted_memory_bytes: int
+    predicted_tokens_per_second: float
+
+
 class TrainingReport(Model):
     """What happened while training."""
 
@@ -94,9 +110,24 @@ class TrainingReport(Model):
     tokens: int
     """Real (not padding) tokens trained on."""
     tokens_per_second: float
+    steady_tokens_per_second: float = 0.0
+    """The same over the second half of the latest attempt: without what is only done once."""
+    seconds_to_first_step: float = 0.0
+    """From the start of the process to the end of the first step of the latest attempt."""
     seconds: float
     peak_memory_bytes: int
+    """Most memory held at once; on a card, with what the allocator keeps in stock."""
+    layout: LayoutReport | None = None
+    """How the memory was used."""
     device: str
+    """Of each process."""
+    processes: int = 1
+    """How many trained together."""
+
+    @property
+    def devices(self) -> str:
+        """What the run was trained on."""
+        return f"{self.processes} processes, each on {self.device}" if self.processes > 1 else self.device
 
 
 class Sample(Model):

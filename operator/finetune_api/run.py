@@ -3,11 +3,24 @@
 from enum import IntEnum
 from typing import Literal
 
+from finetune_api.methods import Method, MethodSpec
 from finetune_api.schema import Model
-from finetune_api.training import DatasetSpec, EvaluationSpec, MethodSpec, MetricName, ModelSpec, TrainingSpec
+from finetune_api.training import DatasetSpec, EvaluationSpec, MetricName, ModelSpec, TrainingSpec
 
 Stage = Literal["prepare", "train", "evaluate", "publish"]
 Verdict = Literal["Passed", "Failed", "Inconclusive"]
+Result = Literal["adapter", "model"]
+"""What a run makes, small weights beside the base or a whole model, and the folder of the run that holds it."""
+
+
+def result_of(method: Method) -> Result:
+    """What a method makes."""
+    return "model" if method == "full" else "adapter"
+
+
+def result_at(uri: str) -> Result:
+    """What a published folder holds, by its name."""
+    return "model" if uri.rstrip("/").endswith("/model") else "adapter"
 
 
 class ExitCode(IntEnum):
@@ -52,6 +65,10 @@ class RunConfig(Model):
     training: TrainingSpec
     evaluation: EvaluationSpec
     output_uri: str
+    merged: bool = False
+    """Whether to publish the base with the adapter merged into it, too."""
+    gpu_memory: int | None = None
+    """Bytes of a card's memory that the run may use. Default: what is free."""
     settings: list[Setting] = []
     """Every effective setting and where it came from, for the report."""
 
@@ -101,7 +118,7 @@ class MetricResult(Model):
     base: float
     """Value of the base model (quantised as it was trained on)."""
     adapter: float
-    """Value of the base model with the adapter."""
+    """Value of the base model with the adapter, or of the tuned model."""
     difference: float
     """adapter minus base."""
     ci: tuple[float, float]
@@ -124,14 +141,16 @@ class EvaluationOutcome(Model):
 
 
 class StoredAdapter(Model):
-    """A published adapter."""
+    """A published adapter, or model where every weight was trained."""
 
     uri: str
-    """Folder in PEFT layout."""
+    """Its folder, called adapter or model."""
     digest: str
-    """sha256 of the adapter's weights file."""
+    """sha256 of the weights file."""
     size_bytes: int
     """Size of the weights file."""
+    merged_uri: str | None = None
+    """Folder of the base with the adapter merged into it, if that was wanted."""
 
 
 class RunReport(Model):

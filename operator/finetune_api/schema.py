@@ -1,5 +1,7 @@
 """The base of every model, and the mark that says where a default comes from."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
@@ -33,6 +35,27 @@ def nested_model(annotation: object) -> type[Model] | None:
     return next((model for part in get_args(annotation) if (model := nested_model(part))), None)
 
 
+def written(value: object) -> str:
+    """A value as a person would write it: 2e-5, 0.15, 1, true, or entries separated by commas."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return re.sub(r"\.0$|(?<=e-)0+|(?<=e)\+0*", "", repr(value))
+        case list() | tuple():
+            return ", ".join(written(entry) for entry in value)
+        case _:
+            return str(value)
+
+
+def listed(words: Sequence[str], last: str = "or") -> str:
+    """a; a or b; a, b or c; with another word before the last one where that is wanted."""
+    *others, end = words
+    return f"{', '.join(others)} {last} {end}" if others else end
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a field's default value comes from, shown by `finetune plan` and in the report."""
@@ -42,6 +65,8 @@ class Source:
 
 ARTICLE = Source("default: best-practice article")
 LORA_PRACTICE = Source("default: common LoRA practice")
+PREFIX_PRACTICE = Source("default: PEFT's comparison of methods")
+BOTTLENECK_PRACTICE = Source("default: common adapter practice")
 PRODUCT = Source("default: this product")
 
 
@@ -82,8 +107,7 @@ NAME_RULE = "must be at most 63 lowercase letters, digits and dashes, with a let
 
 
 def _listed(schemes: tuple[str, ...]) -> str:
-    *others, last = [f"{scheme}://" for scheme in schemes]
-    return f"{', '.join(others)} or {last}"
+    return listed([f"{scheme}://" for scheme in schemes])
 
 
 PATTERNS = {

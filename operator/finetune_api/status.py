@@ -55,6 +55,8 @@ class RunStatus(Model):
     """Date and digest, for instance 20261123-3f9a1c2b; known once the data was read."""
     digest: str | None = None
     """sha256 of what decides the result; known once the data was read."""
+    data: str | None = None
+    """What the preparation found, in one sentence: rows, and the memory that a card must have."""
     attempt: int
     """Number of this attempt at the current stage, from 1."""
     key: str | None = None
@@ -91,14 +93,14 @@ class FailureStatus(Model):
 
 
 class CurrentAdapter(Model):
-    """The adapter in use: of the latest run with verdict Passed."""
+    """The adapter or model in use: of the latest run with verdict Passed."""
 
     run_id: str
     """Run that made it."""
     uri: str
-    """Folder in PEFT layout."""
+    """Its folder, called adapter or model."""
     digest: str
-    """sha256 of the adapter's weights file."""
+    """sha256 of the weights file."""
 
 
 class PastRun(Model):

@@ -1,21 +1,20 @@
-"""What decides the result of a run: model, data, method, training and evaluation, with the article's defaults."""
+"""What decides the result of a run beside its method: model, data, training, evaluation, by the article's defaults."""
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from finetune_api.methods import by_method
 from finetune_api.pods import SecretReference
-from finetune_api.schema import ARTICLE, LORA_PRACTICE, PRODUCT, Model, ReadableUri, cel_rules
+from finetune_api.schema import ARTICLE, LORA_PRACTICE, PRODUCT, Model, ReadableUri, Source, cel_rules, written
 
-ALL_LINEAR = "all-linear"
 ROWS_LEFT = "test and validation together may take at most 0.8 of the rows"
 LAST_EPOCH = "maxEpochs must be at least epochs"
 DECIDING_METRIC = "primaryMetric must be one of metrics"
-ALL_LINEAR_ALONE = "all-linear stands alone: it already means every linear layer"
+
 
 Fraction = Annotated[float, Field(ge=0.01, le=0.5)]
 RowFormat = Literal["messages", "sharegpt", "alpaca", "prompt-completion", "text"]
-Quantization = Literal["nf4", "int8", "none"]
 MetricName = Literal["exactMatch", "tokenF1", "perplexity"]
 
 
@@ -64,49 +63,15 @@ class DatasetSpec(Model):
     """Secret with the variables that give access to the data."""
 
 
-def _all_linear_alone(modules: list[str]) -> list[str]:
-    if ALL_LINEAR in modules and len(modules) > 1:
-        raise ValueError(ALL_LINEAR_ALONE)
-    return modules
-
-
-TargetModules = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=256)]],
-    Field(
-        min_length=1,
-        max_length=64,
-        json_schema_extra=cel_rules((f"!('{ALL_LINEAR}' in self) || size(self) == 1", ALL_LINEAR_ALONE)),
-    ),
-    AfterValidator(_all_linear_alone),
-]
-
-
-class LoraSpec(Model):
-    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685)."""
-
-    rank: Annotated[int, Field(ge=1, le=512), ARTICLE] = 16
-    """Rank of the update matrices. 8 to 16 suits most domains."""
-    alpha: Annotated[int, Field(ge=1, le=1024), LORA_PRACTICE] = 32
-    """Scale: the update is multiplied by alpha / rank."""
-    dropout: Annotated[float, Field(ge=0, lt=1), ARTICLE] = 0.05
-    """Dropout on the adapter's input while training."""
-    target_modules: Annotated[TargetModules, LORA_PRACTICE] = [ALL_LINEAR]
-    """Layers that get an adapter, by name. The single entry all-linear takes every linear layer but the output head."""
-
-
-class MethodSpec(Model):
-    """How the model is adapted."""
-
-    type: Annotated[Literal["lora"], ARTICLE] = "lora"
-    """lora: train small matrices beside a frozen base."""
-    quantization: Annotated[Quantization, ARTICLE] = "nf4"
-    """Storage of the frozen base: nf4 (4 bit, QLoRA), int8, or none."""
-    lora: LoraSpec = LoraSpec()
-    """Settings of method lora."""
+RATE = (
+    "Peak learning rate of AdamW, after warm-up and before the cosine decay. "
+    f"Default: {by_method(lambda defaults: written(defaults.learning_rate))}."
+)
+RATE_SOURCES = Source(by_method(lambda defaults: defaults.rate_source.text.removeprefix("default: ")))
 
 
 class EarlyStoppingSpec(Model):
-    """Stop when the validation loss no longer falls; the best adapter is kept in any case."""
+    """Stop when the validation loss no longer falls; the best weights are kept in any case."""
 
     enabled: Annotated[bool, ARTICLE] = True
     """Whether to stop early."""
@@ -123,16 +88,16 @@ class TrainingSpec(Model):
         json_schema_extra=cel_rules(("!has(self.maxEpochs) || self.maxEpochs >= self.epochs", LAST_EPOCH))
     )
 
-    learning_rate: Annotated[float, Field(gt=0, le=1), ARTICLE] = 2e-5
-    """Peak learning rate of AdamW, after warm-up and before the cosine decay."""
+    learning_rate: Annotated[float | None, Field(gt=0, le=1, description=RATE), RATE_SOURCES] = None
     epochs: Annotated[int, Field(ge=1, le=1000), ARTICLE] = 3
     """Passes over the training rows that are planned; the learning rate decays over them."""
     max_epochs: Annotated[int | None, Field(ge=1, le=1000), ARTICLE] = None
     """While the validation loss still falls after `epochs`, go on to this many. Default: 5, or `epochs` if higher."""
     batch_size: Annotated[int, Field(ge=1, le=4096), ARTICLE] = 8
     """Rows per optimiser step, however many forward passes they take."""
-    micro_batch_tokens: Annotated[int, Field(ge=128, le=2**20), PRODUCT] = 8192
-    """Most tokens in one forward pass. A step with more is accumulated over several, with the same result."""
+    micro_batch_tokens: Annotated[int | None, Field(ge=128, le=2**20), PRODUCT] = None
+    """Most tokens in one forward pass. A step with more is accumulated over several, with the same result. Default:
+    what the memory of the accelerator allows, 8192 on a CPU."""
     weight_decay: Annotated[float, Field(ge=0, le=1), ARTICLE] = 0.01
     """AdamW's decoupled weight decay."""
     warmup_ratio: Annotated[float, Field(ge=0, le=0.5), LORA_PRACTICE] = 0.03
@@ -146,13 +111,19 @@ class TrainingSpec(Model):
     early_stopping: EarlyStoppingSpec = EarlyStoppingSpec()
     """When to stop before the last epoch."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1), PRODUCT] = 42
-    """Seed of adapter initialisation, row order and dropout."""
+    """Seed of what is trained, of row order and of dropout."""
 
     @model_validator(mode="after")
     def _end_after_the_start(self) -> Self:
         if self.max_epochs is not None and self.max_epochs < self.epochs:
             raise ValueError(LAST_EPOCH)
         return self
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate, once that of the method has been filled in."""
+        assert self.learning_rate is not None
+        return self.learning_rate
 
     @property
     def last_epoch(self) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from finetune_api.crd import build_crd, job_schema, structural
+from finetune_api.crd import build_crd, job_schema, served_schema, structural, unfilled
 from finetune_api.documents import load_yaml
+from finetune_api.methods import PARTS
 from finetune_api.pods import (
     KEY_PATTERN,
     LABEL_PATTERN,
@@ -66,6 +67,10 @@ def unlike(subject: str, prefixes: tuple[str, ...]) -> str:
 
 def node(path: str) -> dict[str, Any]:
     return dict(nodes(job_schema()))[path]
+
+
+def served(path: str) -> dict[str, Any]:
+    return dict(nodes(served_schema()))[path]
 
 
 @pytest.mark.parametrize(
@@ -238,16 +243,91 @@ def test_the_defaults_are_those_of_the_models() -> None:
     for name in ("method", "training", "evaluation", "resources", "podTemplate", "retrain"):
         assert node(f".spec.{name}")["default"] == spec[name]
     assert node(".spec.dataset.split")["default"] == spec["dataset"]["split"]
-    assert node(".spec.training.learningRate")["default"] == 2e-5
+    assert node(".spec.training.batchSize")["default"] == 8
     assert "default" not in node(".spec.training.maxEpochs")
     assert "default" not in node(".spec.dataset.format")
     assert "default" not in node(".spec.retrain.schedule")
     assert "default" not in node(".spec.output.secretRef")
 
 
+@pytest.mark.parametrize(
+    "field", [".training.learningRate", ".training.microBatchTokens", ".method.quantization", ".method.lora"]
+)
+def test_what_depends_on_the_method_or_the_machine_is_not_written_out(field: str) -> None:
+    # A default written out by the API server would stay when the method changes.
+    assert "default" not in node(f".spec{field}")
+
+
+def test_no_default_is_written_into_a_spec_but_each_is_told() -> None:
+    told = dict(nodes(served_schema()["properties"]["spec"], ".spec"))
+
+    for path, schema in nodes(job_schema()["properties"]["spec"], ".spec"):
+        assert "default" not in told[path], path
+        worth_telling = "properties" not in schema and schema.get("default") not in (None, "", [], {})
+        assert (told[path].get("description") != schema.get("description")) == worth_telling, path
+    assert told[".spec.dataset.split.test"]["description"].endswith(" after training. Default: 0.15.")
+    assert told[".spec.evaluation.metrics"]["description"].endswith(" Default: exactMatch, tokenF1, perplexity.")
+    assert told[".spec.suspend"]["description"].endswith(" Default: false.")
+    assert told[".spec.training.earlyStopping.minDelta"]["description"].endswith(" Default: 0.")
+
+
+def test_what_is_served_differs_in_nothing_else() -> None:
+    changing = {"default", "description", "x-kubernetes-validations", "x-kubernetes-map-type", "properties", "items"}
+    asked = dict(nodes(job_schema()))
+
+    for path, schema in nodes(served_schema()):
+        assert {name: value for name, value in schema.items() if name not in changing} == {
+            name: value for name, value in asked[path].items() if name not in changing
+        }, path
+    assert served(".status.history")["default"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        (
+            ".spec.dataset.split",
+            "(has(self.test) ? self.test : 0.15) + (has(self.validation) ? self.validation : 0.1) <= 0.8",
+        ),
+        (".spec.training", "!has(self.maxEpochs) || self.maxEpochs >= (has(self.epochs) ? self.epochs : 3)"),
+        (
+            ".spec.evaluation",
+            '(has(self.primaryMetric) ? self.primaryMetric : "tokenF1") in '
+            '(has(self.metrics) ? self.metrics : ["exactMatch", "tokenF1", "perplexity"])',
+        ),
+        (
+            ".spec.podTemplate.tolerations[]",
+            "has(self.key) || (has(self.operator) ? self.operator : \"Equal\") == 'Exists'",
+        ),
+        ("", "size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')"),
+    ],
+)
+def test_a_rule_goes_by_the_default_of_what_is_left_out(path: str, rule: str) -> None:
+    assert rule in [each["rule"] for each in served(path)["x-kubernetes-validations"]]
+
+
+def test_a_rule_reaches_into_an_object_that_is_left_out() -> None:
+    inner = {"type": "object", "properties": {"init": TEXT | {"description": "Start.", "default": "a"}, "free": TEXT}}
+    rule = "self.lora.init == 'b' || self.lora.free == 'c' || has(self.lora.init) || !has(self.lora)"
+
+    def filled(**default: Any) -> str:
+        schema = {"type": "object", "properties": {"lora": inner | default}}
+        (only,) = unfilled(schema | {"x-kubernetes-validations": [{"rule": rule}]})["x-kubernetes-validations"]
+        return str(only["rule"])
+
+    rest = " == 'b' || self.lora.free == 'c' || has(self.lora.init) || !has(self.lora)"
+    assert filled() == f'(has(self.lora.init) ? self.lora.init : "a"){rest}'
+    assert filled(default={}) == f'(has(self.lora) && has(self.lora.init) ? self.lora.init : "a"){rest}'
+
+
+def test_a_status_has_one_owner_and_its_conditions_are_each_there_once() -> None:
+    assert served(".status")["x-kubernetes-map-type"] == "atomic"
+    assert served(".status.conditions")["x-kubernetes-list-map-keys"] == ["type"]
+
+
 def test_a_job_that_the_operator_has_not_seen_is_not_taken_for_ready() -> None:
     # kstatus compares it with metadata.generation, and takes a job without status for current.
-    assert node(".status")["default"] == {"observedGeneration": -1}
+    assert served(".status")["default"] == {"observedGeneration": -1}
 
 
 def test_no_default_is_null_anywhere() -> None:
@@ -273,6 +353,25 @@ def test_no_default_is_null_anywhere() -> None:
             ".spec.method.lora.targetModules",
             "!('all-linear' in self) || size(self) == 1",
             {"method": {"lora": {"targetModules": ["all-linear", "q_proj"]}}},
+        ),
+        (
+            ".spec.method",
+            "self.type != 'full' || !has(self.quantization) || self.quantization == 'none'",
+            {"method": {"type": "full", "quantization": "nf4"}},
+        ),
+        *[
+            (
+                ".spec.method",
+                f"self.type == '{part}' || !has(self.{part})",
+                {"method": {"type": "full", part: {}}},
+            )
+            for part in PARTS
+        ],
+        (
+            ".spec.method",
+            "!has(self.lora) || !(self.lora.init in ['orthogonal', 'pissa', 'olora']) || "
+            "(has(self.quantization) && self.quantization == 'none')",
+            {"method": {"lora": {"init": "pissa"}}},
         ),
         (".spec.dataset.split.test", "self >= 0.01", {"dataset": {"uri": "s3://a", "split": {"test": 0}}}),
         (

@@ -8,6 +8,7 @@ import pytest
 
 from finetune_api.identity import DECIDING, digest8, run_config, run_digest, run_id, spec_digest
 from finetune_api.job import FineTuneJob, FineTuneJobSpec
+from finetune_api.methods import PrefixSpec
 from finetune_api.problems import parse_job
 from finetune_api.schema import fields_of
 from finetune_api.settings import settings_of
@@ -17,7 +18,7 @@ DATA = "sha256:5d1f"
 MODEL, DATASET = (make_manifest()["spec"][part]["uri"] for part in ("model", "dataset"))
 INDIFFERENT: dict[str, Any] = {
     "output": {"uri": "file:///results", "secretRef": {"name": "s3"}},
-    "resources": {"gpus": 0, "memory": "8Gi", "prepare": {"separate": False}},
+    "resources": {"nodes": 4, "gpus": 8, "gpuMemory": "40Gi", "memory": "8Gi", "prepare": {"separate": False}},
     "podTemplate": {"labels": {"team": "a"}, "env": [{"name": "HF_ENDPOINT", "value": "https://mirror"}]},
     "queueName": "team-a",
     "retrain": {"schedule": "0 3 * * 0", "onDatasetChange": True},
@@ -47,10 +48,28 @@ def test_the_order_of_fields_does_not_matter() -> None:
         {"evaluation": {"metrics": ["exactMatch", "tokenF1", "perplexity"]}},
         {"model": {"uri": MODEL, "revision": "main"}},
         {"dataset": {"uri": DATASET, "format": None, "split": {"test": 0.15, "seed": 42}}},
+        {"method": {"quantization": "nf4", "lora": {}}},
+        {"method": {"lora": {"rslora": False, "dora": False, "init": "default"}}},
     ],
 )
 def test_a_default_written_out_is_the_same_run(spec: dict[str, Any]) -> None:
     assert digest(**spec) == digest()
+
+
+@pytest.mark.parametrize(
+    ("method", "rate"),
+    [
+        ({"type": "full", "quantization": "none"}, 2e-5),
+        ({"type": "prefix", "quantization": "nf4", "prefix": {"length": 50, "init": "rows"}}, 5e-3),
+        ({"type": "bottleneck", "bottleneck": {"width": 64, "placement": "pfeiffer", "dropout": 0}}, 1e-4),
+    ],
+)
+def test_a_default_of_a_method_written_out_is_the_same_run(method: dict[str, Any], rate: float) -> None:
+    short = digest(method={"type": method["type"]})
+
+    assert digest(method=method, training={"learningRate": rate}) == short
+    assert digest(method={"type": method["type"]}, training={"learningRate": 3e-4}) != short
+    assert short != digest()
 
 
 @pytest.mark.parametrize(
@@ -60,6 +79,9 @@ def test_a_default_written_out_is_the_same_run(spec: dict[str, Any]) -> None:
         {"model": {"uri": "hf://HuggingFaceTB/SmolLM2-135M-Instruct", "revision": "v2"}},
         {"dataset": {"uri": "s3://clinic/triage.jsonl", "split": {"seed": 1}}},
         {"method": {"lora": {"rank": 8}}},
+        {"method": {"lora": {"dora": True}}},
+        {"method": {"quantization": "none"}},
+        {"method": {"type": "prefix"}, "training": {"learningRate": 2e-5}},
         {"training": {"learningRate": 3e-5}},
         {"evaluation": {"primaryMetric": "perplexity"}},
     ],
@@ -138,4 +160,16 @@ def test_the_trainers_orders_carry_the_job_and_its_settings() -> None:
     assert config.run_path == "clinic/clinic-triage/runs/20261103-3f9a1c2b"
     assert config.output_uri == "s3://adapters/clinic"
     assert config.training == job.spec.training
+    assert config.gpu_memory is None
     assert next(setting.source for setting in config.settings if setting.path == "training.learningRate") == "manifest"
+
+
+def test_the_trainers_orders_leave_nothing_of_the_method_open() -> None:
+    job = parse_job(make_manifest(method={"type": "prefix"}, resources={"gpuMemory": "40Gi"}))
+    config = run_config(job, "20261103-3f9a1c2b", digest(), [])
+
+    assert config.training.peak_rate == 5e-3
+    assert config.method.quantization == "nf4"
+    assert config.method.prefix == PrefixSpec(length=50, init="rows")
+    assert config.method.lora is None
+    assert config.gpu_memory == 40 * 2**30

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_api.job import FineTuneJob
+from finetune_api.methods import LoraSpec
 from finetune_api.status import FineTuneJobStatus, RunStatus
 from support.manifests import make_manifest
 from support.statuses import SITUATIONS, make_status
@@ -26,8 +27,9 @@ def test_the_defaults_are_the_articles() -> None:
     spec = read().spec
 
     assert spec.method.type == "lora"
-    assert spec.method.lora.rank == 16
-    assert spec.training.learning_rate == 2e-5
+    assert spec.method.storage == "nf4"
+    assert spec.method.part == LoraSpec(rank=16, dropout=0.05)
+    assert spec.method.defaults.learning_rate == 2e-5
     assert spec.training.epochs == 3
     assert spec.training.last_epoch == 5
     assert spec.training.batch_size == 8
@@ -37,7 +39,9 @@ def test_the_defaults_are_the_articles() -> None:
 
 
 def test_the_layers_that_get_an_adapter_default_to_all_linear_ones() -> None:
-    assert read().spec.method.lora.target_modules == ["all-linear"]
+    part = read().spec.method.part
+    assert isinstance(part, LoraSpec)
+    assert part.target_modules == ["all-linear"]
 
 
 @pytest.mark.parametrize(("training", "want"), [({}, 5), ({"epochs": 8}, 8), ({"epochs": 2, "maxEpochs": 3}, 3)])
@@ -58,6 +62,25 @@ def test_training_ends_after_five_epochs_or_the_planned_ones_unless_told(trainin
             {"method": {"lora": {"targetModules": ["all-linear", "q_proj"]}}},
             "all-linear stands alone: it already means every linear layer",
         ),
+        ({"method": {"type": "full", "quantization": "nf4"}}, "while they are quantised: leave quantization out"),
+        ({"method": {"type": "full", "quantization": "int8"}}, "while they are quantised: leave quantization out"),
+        (
+            {"method": {"type": "full", "lora": {"rank": 8}}},
+            "lora holds settings of type lora: leave it out, or set type to lora",
+        ),
+        (
+            {"method": {"prefix": {"length": 8}}},
+            "prefix holds settings of type prefix: leave it out, or set type to prefix",
+        ),
+        (
+            {"method": {"type": "prefix", "bottleneck": {}}},
+            "bottleneck holds settings of type bottleneck: leave it out, or set type to bottleneck",
+        ),
+        *[
+            ({"method": {**storage, "lora": {"init": init}}}, "must not be quantised: set quantization to none")
+            for init in ("orthogonal", "pissa", "olora")
+            for storage in ({}, {"quantization": "nf4"}, {"quantization": "int8"})
+        ],
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(spec: dict[str, Any], want: str) -> None:
@@ -73,6 +96,20 @@ def test_the_limits_of_the_cross_field_rules_are_allowed() -> None:
     ).spec
 
     assert spec.training.last_epoch == 6
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"type": "full", "quantization": "none"},
+        {"lora": {"init": "pissa"}, "quantization": "none"},
+        {"lora": {"init": "gaussian", "dora": True, "rslora": True}, "quantization": "int8"},
+        {"type": "prefix", "prefix": {"length": 8}, "quantization": "int8"},
+        {"type": "bottleneck", "bottleneck": {"placement": "houlsby"}, "quantization": "none"},
+    ],
+)
+def test_methods_take_what_fits_them(method: dict[str, Any]) -> None:
+    assert read(method=method).spec.method.storage == method["quantization"]
 
 
 @pytest.mark.parametrize(

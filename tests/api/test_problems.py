@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from finetune_api.identity import resolved
 from finetune_api.job import FineTuneJob
 from finetune_api.problems import InvalidManifest, Problem, explain, load_yaml, parse_job
 from finetune_api.schema import NAME_RULE
@@ -55,7 +56,9 @@ def test_a_published_job_can_be_read_back() -> None:
 
 @pytest.mark.parametrize("training", [None, {"learningRate": None}, {"epochs": 3.0, "maxEpochs": None}])
 def test_fields_left_empty_take_their_defaults_as_the_api_server_has_it(training: object) -> None:
-    assert parse_job(make_manifest(training=training)).spec.training.learning_rate == 2e-5
+    spec = parse_job(make_manifest(training=training)).spec
+    assert (spec.training.epochs, spec.training.last_epoch) == (3, 5)
+    assert resolved(spec).training.learning_rate == 2e-5
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,8 @@ def test_fields_left_empty_take_their_defaults_as_the_api_server_has_it(training
         ),
         (
             {"method": {"qlora": None, "lora": {"bias": "none"}}},
-            "spec.method.lora.bias: unknown field. Known fields here: rank, alpha, dropout, targetModules.",
+            "spec.method.lora.bias: unknown field. Known fields here: rank, alpha, dropout, targetModules, rslora, "
+            "dora, init.",
         ),
     ],
 )
@@ -149,7 +153,12 @@ def test_problems_with_lists_name_the_entry(lora: dict[str, Any], want: str) -> 
     [
         ({"quantization": "NF-4"}, "quantization: must be nf4, int8 or none, got 'NF-4'. Did you mean nf4?"),
         ({"quantization": "awq"}, "quantization: must be nf4, int8 or none, got 'awq'."),
-        ({"type": "prefix"}, "type: must be lora, got 'prefix'."),
+        ({"type": "qlora"}, "type: must be lora, full, prefix or bottleneck, got 'qlora'. Did you mean lora?"),
+        ({"type": "ia3"}, "type: must be lora, full, prefix or bottleneck, got 'ia3'."),
+        (
+            {"lora": {"init": "loftq"}},
+            "lora.init: must be default, gaussian, orthogonal, pissa or olora, got 'loftq'.",
+        ),
     ],
 )
 def test_a_value_that_is_not_allowed_is_shown_with_those_that_are(method: dict[str, Any], want: str) -> None:
@@ -202,6 +211,12 @@ APPARMOR = {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfine
         (
             {"resources": {"cpu": "4 cores"}},
             "resources.cpu: must be an amount of CPU such as 500m or 4, got '4 cores'.",
+        ),
+        ({"resources": {"nodes": 0}}, "resources.nodes: must be at least 1, got 0."),
+        ({"resources": {"nodes": 65}}, "resources.nodes: must be at most 64, got 65."),
+        (
+            {"resources": {"nodes": 2, "gpus": 0}},
+            "resources: nodes above 1 needs accelerators to share the work: set gpus to at least 1, or nodes to 1.",
         ),
         (
             {"resources": {"gpuResource": "gpu"}},

@@ -52,13 +52,26 @@ def test_every_field_has_a_row_in_its_objects_table(root: type[Model], start: st
 
 
 def test_a_row_tells_type_bounds_default_origin_and_meaning() -> None:
-    assert row("### spec.training", "learningRate") == [
-        "`learningRate`",
+    assert row("### spec.training", "weightDecay") == [
+        "`weightDecay`",
         "number",
-        "more than 0, at most 1",
-        "`2e-5`",
+        "0 to 1",
+        "`0.01`",
         "best-practice article",
-        "Peak learning rate of AdamW, after warm-up and before the cosine decay.",
+        "AdamW's decoupled weight decay.",
+    ]
+
+
+def test_a_default_that_depends_on_the_method_is_told_for_each_with_its_origin() -> None:
+    assert row("### spec.training", "learningRate")[2:5] == [
+        "more than 0, at most 1",
+        "2e-5 for lora and full, 0.005 for prefix, 0.0001 for bottleneck",
+        "best-practice article for lora and full, PEFT's comparison of methods for prefix, common adapter practice for "
+        "bottleneck",
+    ]
+    assert row("### spec.method", "quantization")[3:5] == [
+        "nf4 for lora, prefix and bottleneck, none for full",
+        "best-practice article",
     ]
 
 
@@ -122,7 +135,7 @@ def test_rules_between_fields_are_listed() -> None:
 
 def test_a_rule_that_several_fields_share_is_listed_once_with_their_names() -> None:
     (amount,) = [line for line in section("### spec.resources") if "must be an amount such as" in line]
-    assert amount.startswith("Rule for `memory`, `storage`: ")
+    assert amount.startswith("Rule for `gpuMemory`, `memory`, `storage`: ")
 
 
 def test_links_lead_to_headings() -> None:

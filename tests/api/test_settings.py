@@ -7,9 +7,10 @@ from pydantic.fields import FieldInfo
 
 from finetune_api.identity import DECIDING
 from finetune_api.job import FineTuneJob, FineTuneJobSpec
+from finetune_api.methods import METHOD_DEFAULTS, PARTS
 from finetune_api.run import Setting
-from finetune_api.schema import Model, fields_of, nested_model
-from finetune_api.settings import settings_of, source_of, written
+from finetune_api.schema import Model, fields_of, nested_model, written
+from finetune_api.settings import settings_of, source_of
 from support.manifests import make_manifest
 
 
@@ -27,12 +28,14 @@ def leaves(model: type[Model], prefix: str = "") -> list[str]:
     return found
 
 
-def test_every_field_that_decides_the_result_is_listed_once_in_order() -> None:
-    job = FineTuneJob.model_validate(make_manifest())
+@pytest.mark.parametrize("method", METHOD_DEFAULTS)
+def test_every_field_that_decides_the_result_is_listed_once_in_order(method: str) -> None:
+    job = FineTuneJob.model_validate(make_manifest(method={"type": method}))
+    others = tuple(f"method.{part}." for part in PARTS if part != method)
     deciding = [
         path
         for path in leaves(FineTuneJobSpec)
-        if path.split(".")[0] in DECIDING and not path.endswith(".secretRef.name")
+        if path.split(".")[0] in DECIDING and not path.endswith(".secretRef.name") and not path.startswith(others)
     ]
 
     assert [setting.path for setting in settings_of(job.spec)] == deciding
@@ -76,11 +79,35 @@ def test_a_field_in_the_manifest_is_said_to_come_from_there() -> None:
         ("dataset.split.groupBy", "equal prompts", "default: this product"),
         ("dataset.format", "detected", "default: this product"),
         ("method.lora.targetModules", "all-linear", "default: common LoRA practice"),
+        ("training.microBatchTokens", "what fits", "default: this product"),
         ("evaluation.metrics", "exactMatch, tokenF1, perplexity", "default: this product"),
     ],
 )
 def test_a_default_is_shown_with_its_origin(path: str, value: str, source: str) -> None:
     assert settings()[path] == Setting(path=path, value=value, source=source)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "value", "source"),
+    [
+        ("full", "method.quantization", "none", "default: best-practice article"),
+        ("full", "training.learningRate", "2e-5", "default: best-practice article"),
+        ("prefix", "method.quantization", "nf4", "default: best-practice article"),
+        ("prefix", "training.learningRate", "0.005", "default: PEFT's comparison of methods"),
+        ("prefix", "method.prefix.length", "50", "default: PEFT's comparison of methods"),
+        ("bottleneck", "training.learningRate", "0.0001", "default: common adapter practice"),
+        ("bottleneck", "method.bottleneck.placement", "pfeiffer", "default: common adapter practice"),
+    ],
+)
+def test_the_default_of_a_method_is_shown_as_its_own(method: str, path: str, value: str, source: str) -> None:
+    assert settings(method={"type": method})[path] == Setting(path=path, value=value, source=source)
+
+
+def test_what_the_manifest_says_of_a_method_is_told_apart_from_what_it_leaves_open() -> None:
+    found = settings(method={"type": "prefix", "quantization": "nf4", "prefix": {"length": 50}})
+
+    assert found["method.quantization"].source == found["method.prefix.length"].source == "manifest"
+    assert found["method.prefix.init"].source == "default: PEFT's comparison of methods"
 
 
 def test_the_last_epoch_is_shown_as_it_takes_effect() -> None:
