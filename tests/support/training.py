@@ -4,21 +4,34 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from peft import PeftModel
+from torch import Tensor
 
-from finetune_api.training import EarlyStoppingSpec, MethodSpec, Quantization, TrainingSpec
+from finetune_api.layout import Layout
+from finetune_api.methods import LoraSpec, Quantization
+from finetune_api.training import EarlyStoppingSpec, TrainingSpec
+from finetune_trainer.base import load_base, pick_device
+from finetune_trainer.batches import pack
 from finetune_trainer.checkpoint import Checkpoint
 from finetune_trainer.loop import Data, Loop
-from finetune_trainer.model import adapt, load_base, pick_device
+from finetune_trainer.lora import attach_lora
+from finetune_trainer.loss import make_batch, token_losses
 from finetune_trainer.rows import Row
 from finetune_trainer.session import Standing
 from finetune_trainer.tokens import Example, encode, load_tokenizer
+from finetune_trainer.tuned import Tuned
 
 
-def load_adapted(folder: Path, quantization: Quantization = "none", seed: int = 1, **lora: object) -> PeftModel:
-    """A loaded base with a fresh LoRA adapter."""
-    method = MethodSpec.model_validate({"quantization": quantization, "lora": {"dropout": 0.1, **lora}})
-    return adapt(load_base(folder, quantization, pick_device()), method, seed)
+def load_adapted(
+    folder: Path, quantization: Quantization = "none", seed: int = 1, exact: bool = False, **lora: object
+) -> Tuned:
+    """A loaded base with a fresh LoRA adapter; if exact, computing in float32."""
+    base = load_base(folder, quantization, pick_device())
+    return attach_lora(base.float() if exact else base, LoraSpec.model_validate({"dropout": 0.1, **lora}), seed)
+
+
+def losses_of(tuned: Tuned, examples: Sequence[Example], draw: tuple[int, int] | None = None) -> Tensor:
+    """Losses of the taught tokens of examples in one pack."""
+    return token_losses(tuned, make_batch(pack(examples), tuned.device, draw))
 
 
 def encode_all(folder: Path, rows: Sequence[Row]) -> list[Example]:
@@ -28,14 +41,16 @@ def encode_all(folder: Path, rows: Sequence[Row]) -> list[Example]:
 
 
 def make_loop(
-    model: PeftModel, data: Data, save: Callable[[Checkpoint], object] = lambda _: None, **training: object
+    tuned: Tuned, data: Data, save: Callable[[Checkpoint], object] = lambda _: None, **training: object
 ) -> Loop:
     """A loop over two quick epochs unless told otherwise."""
     defaults: dict[str, object] = {
         "epochs": 2, "max_epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "seed": 7,
         "early_stopping": EarlyStoppingSpec(enabled=False),
     }  # fmt: skip
-    return Loop(model, data, TrainingSpec.model_validate(defaults | training), Standing(), lambda _: None, save)
+    spec = TrainingSpec.model_validate(defaults | training)
+    layout = Layout(pass_tokens=spec.micro_batch_tokens or 8192)
+    return Loop(tuned, data, spec, layout, Standing(), lambda _: None, save)
 
 
 def never() -> threading.Event:
