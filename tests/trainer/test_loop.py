@@ -8,15 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from finetune_api.run import Progress
-from finetune_trainer.batches import pack
 from finetune_trainer.checkpoint import Checkpoint
 from finetune_trainer.errors import Diverged, Stopped
 from finetune_trainer.loop import Data
-from finetune_trainer.loss import sees_neighbours, token_losses
-from finetune_trainer.model import inference, snapshot, trainable
+from finetune_trainer.loss import sees_neighbours
 from support.rows import echo_rows
 from support.tiny_models import write_tiny_model
-from support.training import encode_all, load_adapted, make_loop, never
+from support.training import encode_all, load_adapted, losses_of, make_loop, never
 
 
 @pytest.fixture(scope="module")
@@ -25,58 +23,56 @@ def data(tiny_llama: Path) -> Data:
     return Data(examples[:19], examples[19:])
 
 
-def gradients(model, packs) -> dict[str, torch.Tensor]:
-    """Gradients of one optimiser step over these packs, through the loop's own accumulation."""
-    loop = make_loop(model, Data([], []))
-    loop._accumulate(packs, never())
-    return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
+def gradients(tuned, examples, budget: int) -> dict[str, torch.Tensor]:
+    """Gradients of one optimiser step over these rows, in passes of so many tokens."""
+    loop = make_loop(tuned, Data(examples, examples), batch_size=len(examples), micro_batch_tokens=budget)
+    loop.gradients.of(0, never())
+    return {name: parameter.grad.clone() for name, parameter in tuned.parameters.items()}
 
 
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_qwen"])
 def test_packed_rows_give_the_losses_of_single_rows_computed_by_plain_transformers(family, request) -> None:
     folder = request.getfixturevalue(family)
-    model = load_adapted(folder).float()
+    tuned = load_adapted(folder, exact=True)
     examples = encode_all(folder, echo_rows(7))
-    with inference(model, adapter=True):
-        got = token_losses(model, pack(examples))
+    with tuned.inference(adapted=True):
+        got = losses_of(tuned, examples)
         want = []
         for example in examples:
             ids = torch.tensor([example.ids])
-            losses = F.cross_entropy(model(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
+            with tuned.speaking() as speaker:
+                losses = F.cross_entropy(speaker(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
             want.append(losses[torch.tensor(example.supervised[1:])])
     torch.testing.assert_close(got, torch.cat(want), rtol=1e-5, atol=1e-5)
 
 
 def test_accumulated_gradients_equal_those_of_one_big_batch(tiny_llama: Path) -> None:
     examples = encode_all(tiny_llama, echo_rows(7))
-    whole = gradients(load_adapted(tiny_llama, dropout=0.0).float(), [pack(examples)])
-    parts = gradients(
-        load_adapted(tiny_llama, dropout=0.0).float(), [pack(examples[:1]), pack(examples[1:3]), pack(examples[3:])]
-    )
+    whole = gradients(load_adapted(tiny_llama, exact=True), examples, budget=8192)
+    parts = gradients(load_adapted(tiny_llama, exact=True), examples, budget=128)
+    # Dropout included: it does not depend on how rows are packed.
     for name, want in whole.items():
         torch.testing.assert_close(parts[name], want, rtol=1e-4, atol=1e-7)
     assert any(gradient.abs().max() > 0 for gradient in whole.values())
 
 
 def test_every_adapter_weight_moves_at_the_default_rate_of_2e_5(tiny_llama: Path, data: Data) -> None:
-    model = load_adapted(tiny_llama, "nf4")
-    assert {parameter.dtype for parameter in trainable(model).values()} == {torch.float32}
-    before = snapshot(model)
-    loop = make_loop(model, data, learning_rate=2e-5, weight_decay=0.0, warmup_ratio=0.0, epochs=1, max_epochs=1)
+    tuned = load_adapted(tiny_llama, "nf4")
+    assert {parameter.dtype for parameter in tuned.parameters.values()} == {torch.float32}
+    before = tuned.snapshot()
+    loop = make_loop(tuned, data, learning_rate=2e-5, weight_decay=0.0, warmup_ratio=0.0, epochs=1, max_epochs=1)
     loop.run(never())
-    after = {name: parameter.detach() for name, parameter in trainable(model).items()}
+    after = {name: parameter.detach() for name, parameter in tuned.parameters.items()}
     assert loop.state.step == 5
     for name, weight in before.items():
         assert (weight != after[name]).float().mean() > 0.99, name
 
 
 def test_training_lowers_the_loss_and_leaves_the_best_weights(tiny_llama: Path, data: Data) -> None:
-    model = load_adapted(tiny_llama, "nf4")
-    loop = make_loop(model, data, epochs=6, max_epochs=6)
+    loop = make_loop(load_adapted(tiny_llama, "nf4"), data, epochs=6, max_epochs=6)
     state = loop.run(never())
     losses = dict(state.validation_loss)
     assert state.best_loss == min(losses.values()) < losses[0] - 0.5
-    loop.model.train()
     assert loop.validation_loss(never()) == pytest.approx(state.best_loss, abs=1e-6)
 
 
@@ -116,7 +112,7 @@ def test_a_signal_within_a_long_step_drops_the_step_and_loses_nothing_else(tiny_
         if loop.state.step == 2:
             stop.set()
 
-    loop.model.register_forward_pre_hook(stop_in_the_next_pass)
+    loop.tuned.base.base_model.register_forward_pre_hook(stop_in_the_next_pass)
     with pytest.raises(Stopped, match="after step 2"):
         loop.run(stop)
     assert saved[-1].state.step == 2
@@ -139,7 +135,7 @@ def test_patience_survives_a_restart(tiny_llama: Path, data: Data) -> None:
 def test_a_model_that_yields_no_numbers_is_blamed_before_training(tiny_llama: Path, data: Data) -> None:
     model = load_adapted(tiny_llama)
     with torch.no_grad():
-        next(iter(trainable(model).values())).fill_(float("inf"))
+        next(iter(model.parameters.values())).fill_(float("inf"))
     with pytest.raises(Diverged, match=r"is (nan|inf) before the first optimiser step"):
         make_loop(model, data).run(never())
 

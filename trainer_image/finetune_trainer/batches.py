@@ -4,8 +4,13 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from heapq import heapify, heapreplace
+from itertools import pairwise
 
 from finetune_trainer.tokens import Example
+
+BLUR = 0.1
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,13 @@ class Packed:
     """The taught successors, as many as predictors."""
     owners: tuple[int, ...]
     """For each target, the index of its row in this pack."""
+    numbers: tuple[int, ...]
+    """The number of each row in its source."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [end - start for start, end in pairwise(self.boundaries)]
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -30,28 +42,63 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return math.ceil(rows / batch_size)
 
 
-def rows_of_step(rows: int, batch_size: int, step: int, seed: int) -> list[int]:
-    """Indices of the rows of optimiser step `step` (from 0), shuffled anew each epoch."""
-    epoch, position = divmod(step, steps_per_epoch(rows, batch_size))
-    order = list(range(rows))
-    random.Random(f"{seed}/{epoch}").shuffle(order)
-    return order[position * batch_size : (position + 1) * batch_size]
+def rows_of_step(lengths: Sequence[int], batch_size: int, step: int, seed: int) -> Sequence[int]:
+    """Indices of the rows of optimiser step `step` (from 0), out of rows of these lengths; another order each epoch."""
+    epoch, position = divmod(step, steps_per_epoch(len(lengths), batch_size))
+    return _epoch(tuple(lengths), batch_size, epoch, seed)[position]
 
 
-def fill(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Distribute items over bins of at most `budget`, first fit decreasing; an item over the budget has its own bin.
+@lru_cache(maxsize=8)
+def _epoch(lengths: tuple[int, ...], batch_size: int, epoch: int, seed: int) -> list[list[int]]:
+    """Rows by steps of nearly even size: of each layer of about equal length, a step has one row.
 
-    Returns indices into `lengths`; bins and their contents keep the original order of their first and of all items.
+    Every step then weighs about the same in the mean over tokens, and takes as long.
     """
+    draw = random.Random(f"{seed}/{epoch}")
+    blurred = [length * draw.uniform(1 - BLUR, 1 + BLUR) for length in lengths]  # equal rows part ways each epoch
+    order = sorted(range(len(lengths)), key=lambda row: -blurred[row])
+    count = steps_per_epoch(len(lengths), batch_size)
+    layers = [order[start : start + count] for start in range(0, len(order), count)]
+    for layer in layers:
+        draw.shuffle(layer)
+    steps = [[layer[step] for layer in layers if step < len(layer)] for step in range(count)]
+    draw.shuffle(steps)  # those without a row of the last layer, too
+    return steps
+
+
+def fill(lengths: Sequence[int], budget: int, multiple: int = 1) -> list[list[int]]:
+    """Distribute items over as few bins of at most `budget` as first fit decreasing finds, evenly if they can be.
+
+    An item over the budget has its own bin. There are a multiple of `multiple` bins if there are items enough. Returns
+    indices into `lengths`; bins and their contents keep the original order of their first and of all items.
+    """
+    order = sorted(range(len(lengths)), key=lambda item: (-lengths[item], item))
+    tight = _first_fit(lengths, order, budget)
+    even = _least_filled(lengths, order, multiple * math.ceil(len(tight) / multiple))
+    fits = all(len(content) <= 1 or sum(lengths[item] for item in content) <= budget for content in even)
+    return sorted(sorted(content) for content in (even if fits else tight) if content)
+
+
+def _first_fit(lengths: Sequence[int], order: Sequence[int], budget: int) -> list[list[int]]:
     bins: list[tuple[int, list[int]]] = []
-    for index in sorted(range(len(lengths)), key=lambda item: (-lengths[item], item)):
+    for index in order:
         for place, (used, content) in enumerate(bins):
             if used + lengths[index] <= budget:
                 bins[place] = (used + lengths[index], [*content, index])
                 break
         else:
             bins.append((lengths[index], [index]))
-    return sorted(sorted(content) for _, content in bins)
+    return [content for _, content in bins]
+
+
+def _least_filled(lengths: Sequence[int], order: Sequence[int], count: int) -> list[list[int]]:
+    """Each item into the bin that holds least so far (longest processing time first; Graham 1969)."""
+    bins = [(0, number, list[int]()) for number in range(count)]
+    heapify(bins)
+    for index in order:
+        used, number, content = bins[0]
+        heapreplace(bins, (used + lengths[index], number, [*content, index]))
+    return [content for _, _, content in bins]
 
 
 def pack(examples: Sequence[Example]) -> Packed:
@@ -71,10 +118,11 @@ def pack(examples: Sequence[Example]) -> Packed:
         predictors.extend(start + index - 1 for index in taught)
         targets.extend(example.ids[index] for index in taught)
         owners.extend(owner for _ in taught)
-    return Packed(*map(tuple, (ids, positions, boundaries, predictors, targets, owners)))
+    numbers = [example.row.number for example in examples]
+    return Packed(*map(tuple, (ids, positions, boundaries, predictors, targets, owners, numbers)))
 
 
-def pack_all(examples: Sequence[Example], budget: int) -> list[tuple[list[int], Packed]]:
-    """Pack examples into as few packs of at most `budget` tokens as first fit finds, with the indices in each."""
-    bins = fill([len(example.ids) for example in examples], budget)
+def pack_all(examples: Sequence[Example], budget: int, multiple: int = 1) -> list[tuple[list[int], Packed]]:
+    """Pack examples as `fill` divides them, with the indices in each pack."""
+    bins = fill([len(example.ids) for example in examples], budget, multiple)
     return [(content, pack([examples[index] for index in content])) for content in bins]

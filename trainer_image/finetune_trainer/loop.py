@@ -3,26 +3,42 @@
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 
+from finetune_api.layout import Layout
 from finetune_api.run import Progress
 from finetune_api.training import TrainingSpec
-from finetune_trainer.batches import Packed, pack_all, rows_of_step, steps_per_epoch
+from finetune_trainer.batches import pack_all, steps_per_epoch
 from finetune_trainer.checkpoint import Checkpoint
-from finetune_trainer.errors import Diverged, Stopped
-from finetune_trainer.loss import sees_neighbours, token_losses
-from finetune_trainer.model import inference, restore, snapshot, trainable
+from finetune_trainer.errors import Diverged, Lost, Stopped
+from finetune_trainer.gradients import Gradients
+from finetune_trainer.group import Group
+from finetune_trainer.loss import make_batch, sees_neighbours, token_losses
+from finetune_trainer.place import Place
 from finetune_trainer.schedule import Schedule, State, learning_rate, next_action, validated
 from finetune_trainer.session import Standing
 from finetune_trainer.tokens import Example
+from finetune_trainer.tuned import Tuned
+
+READ_LATE = 2
+"""Steps that a GPU may be ahead of what is known of its losses."""
 
 Report = Callable[[Progress], None]
 Save = Callable[[Checkpoint], object]
+
+
+class Unread(NamedTuple):
+    """What a step gave, perhaps still to be computed."""
+
+    step: int
+    loss: Tensor
+    norm: Tensor
 
 
 @dataclass(frozen=True)
@@ -37,29 +53,36 @@ class Loop:
     """One training run. All of its state is in `state`, the weights and the optimiser; `checkpoint()` takes it out."""
 
     def __init__(
-        self, model: PeftModel, data: Data, training: TrainingSpec, standing: Standing, report: Report, save: Save
-    ) -> None:
-        self.model, self.data, self.training = model, data, training
+        self, tuned: Tuned, data: Data, training: TrainingSpec, layout: Layout, standing: Standing, report: Report,
+        save: Save, group: Group | None = None,
+    ) -> None:  # fmt: skip
+        self.tuned, self.data, self.training = tuned, data, training
+        self.group = group or Group(Place(), tuned.device)
         self.standing, self.report, self.save = standing, report, save
         self.schedule = Schedule.of(training, steps_per_epoch(len(data.train), training.batch_size))
-        self.budget = pack_budget(model, training)
-        self.validation_packs = [packed for _, packed in pack_all(data.validation, self.budget)]
-        self.parameters = trainable(model)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=training.learning_rate, weight_decay=training.weight_decay
+        self.gradients = Gradients(
+            tuned, data.train, training, self.schedule, pack_budget(tuned, layout.pass_tokens), self.group
         )
+        reading = pack_budget(tuned, layout.inference_tokens)
+        packs = [packed for _, packed in pack_all(data.validation, reading, self.group.place.size)]
+        self.validation_packs = packs if tuned.sharded else self.group.place.share(packs)
+        self.parameters = tuned.parameters
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=training.peak_rate, weight_decay=training.weight_decay,
+            fused=tuned.device.type == "cuda",
+        )  # fmt: skip
+        self.unread: deque[Unread] = deque()
         self.state = State()
-        self.best = snapshot(model)
+        self.best = tuned.snapshot()
         self.saved: State | None = None
         self.clock = Clock()
         self.seconds_before = 0.0
 
     def run(self, stop: threading.Event) -> State:
-        """Train to the end; the best weights stay in the model. Raises Stopped after saving, Diverged."""
-        self.model.train()
+        """Train to the end; the best weights stay in the model. Raises Stopped after saving, Diverged, OutOfMemory."""
         try:
             while (action := next_action(self.state, self.schedule, self.training)) != "finish":
-                if stop.is_set():
+                if self.group.any(stop.is_set()):
                     raise Stopped("Stopped on request.")
                 if action == "validate":
                     self._validate(stop)
@@ -70,73 +93,61 @@ class Loop:
         except Stopped as stopped:
             self._tell("asked to stop; saving first")
             self._save()
-            raise Stopped(f"Stopped after step {self.state.step}; run again to go on from there.") from stopped
+            why = f"{stopped} " if isinstance(stopped, Lost) else ""
+            raise Stopped(f"{why}Stopped after step {self.state.step}; run again to go on from there.") from stopped
         self._save()
-        restore(self.model, self.best)
+        self.gradients.end()
+        self.tuned.restore(self.best)
         return self.state
 
     def _step(self, stop: threading.Event) -> None:
-        """One optimiser step over `batch_size` rows, in as many forward passes as their tokens need. Raises Stopped."""
+        """One optimiser step. Raises Stopped."""
         training, step = self.training, self.state.step
-        rows = [
-            self.data.train[i] for i in rows_of_step(len(self.data.train), training.batch_size, step, training.seed)
-        ]
-        packs = [packed for _, packed in pack_all(rows, self.budget)]
-        rate = learning_rate(step, training.learning_rate, self.schedule)
+        rate = learning_rate(step, training.peak_rate, self.schedule)
         self._set_rate(rate)
-        # Dropout is a function of the seed and the step, so a resumed run needs no saved random state.
-        torch.manual_seed(training.seed * 1_000_003 + step)
-        loss = self._accumulate(packs, stop)
+        loss = self.gradients.of(step, stop)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), training.max_grad_norm)
-        self._require_finite(loss, float(norm))
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        tokens = sum(len(row.ids) for row in rows)
-        self.state = replace(
-            self.state,
-            step=step + 1,
-            tokens=self.state.tokens + tokens,
-            train_loss=(*self.state.train_loss, (step + 1, loss)),
-        )
+        self.optimizer.zero_grad(set_to_none=self.gradients.passes.gradients_move)
+        tokens = sum(len(row.ids) for row in self.gradients.rows_of(step))
+        self.state = replace(self.state, step=step + 1, tokens=self.state.tokens + tokens)
+        self.unread.append(Unread(step + 1, loss, norm))
+        self._read(keep=READ_LATE if loss.is_cuda else 0)
         self.clock.tick(tokens)
         self.standing.learning_rate, self.standing.tokens = rate, self.state.tokens
         self._tell()
 
-    def _accumulate(self, packs: Sequence[Packed], stop: threading.Event) -> float:
-        """Backward passes of one step. The loss is the mean over all its taught tokens, not a mean of means.
-
-        A stop between two passes drops the step, which may be long: nothing but gradients is lost.
-        """
-        taught = sum(len(packed.targets) for packed in packs)
-        total = 0.0
-        for packed in packs:
-            if stop.is_set():
-                raise Stopped("Stopped on request.")
-            loss = token_losses(self.model, packed).sum() / taught
-            loss.backward()
-            total += loss.item()
-        return total
+    def _read(self, keep: int = 0) -> None:
+        """Note losses of the latest steps but `keep`. Reading a step's loss at once would make the GPU wait for us."""
+        while len(self.unread) > keep:
+            step, loss, norm = self.unread.popleft()
+            self._require_finite(step, loss.item(), norm.item())
+            self.state = replace(self.state, train_loss=(*self.state.train_loss, (step, loss.item())))
 
     def _validate(self, stop: threading.Event) -> None:
+        self._read()
         started = time.monotonic()
         loss = self.validation_loss(stop)
         self.clock.pause(time.monotonic() - started)
         if not math.isfinite(loss):
-            raise Diverged(self._divergence("validation loss", loss))
+            raise Diverged(self._divergence("validation loss", loss, self.state.step))
         self.state = validated(self.state, loss, self.training)
         if self.state.best_step == self.state.step:
-            self.best = snapshot(self.model)
+            self.best = self.tuned.snapshot()
 
     def validation_loss(self, stop: threading.Event) -> float:
         """Mean negative log-likelihood in nats per taught token of the validation rows. Raises Stopped."""
-        total, taught = 0.0, 0
-        with inference(self.model, adapter=True):
+        totals = torch.zeros(2, dtype=torch.float64, device=self.tuned.device)
+        with self.tuned.inference(adapted=True):
             for packed in self.validation_packs:
-                if stop.is_set():
+                if stop.is_set() and self.group.place.size == 1:
                     raise Stopped("Stopped on request.")
-                total += token_losses(self.model, packed).sum().item()
-                taught += len(packed.targets)
-        return total / taught
+                totals[0] += token_losses(self.tuned, make_batch(packed, self.tuned.device)).sum()
+                totals[1] += len(packed.targets)
+        if not self.tuned.sharded:  # whose processes must make the same passes, and make all of them
+            self.group.add_up([totals])
+        total, taught = totals.tolist()
+        return float(total / taught)
 
     @property
     def seconds(self) -> float:
@@ -145,18 +156,20 @@ class Loop:
 
     def checkpoint(self) -> Checkpoint:
         """Everything needed to go on exactly from here."""
-        return Checkpoint(self.state, snapshot(self.model), self.best, self._optimizer_tensors(), self.seconds)
+        self._read()
+        return Checkpoint(self.state, self.tuned.snapshot(), self.best, self._optimizer_tensors(), self.seconds)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same run."""
-        restore(self.model, checkpoint.weights)
+        self.tuned.restore(checkpoint.weights)
         self.state, self.best, self.seconds_before = checkpoint.state, checkpoint.best, checkpoint.seconds
         self.saved = checkpoint.state
+        fused = self.optimizer.defaults["fused"]
         for name, parameter in self.parameters.items():
             moments = {k: checkpoint.optimizer.get(f"{k}/{name}") for k in ("step", "exp_avg", "exp_avg_sq")}
             if moments["step"] is not None:
                 self.optimizer.state[parameter] = {
-                    key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
+                    key: value.to("cpu" if key == "step" and not fused else parameter.device, copy=True)
                     for key, value in moments.items()
                     if value is not None
                 }
@@ -170,27 +183,29 @@ class Loop:
 
     def _save(self) -> None:
         if self.saved != self.state:
-            self.save(self.checkpoint())
+            checkpoint = self.checkpoint()
+            if self.group.place.leads:
+                self.save(checkpoint)
             self.saved = self.state
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _require_finite(self, loss: float, norm: float) -> None:
+    def _require_finite(self, step: int, loss: float, norm: float) -> None:
         if not math.isfinite(loss) or not math.isfinite(norm):
             what, value = ("training loss", loss) if not math.isfinite(loss) else ("gradient norm", norm)
-            raise Diverged(self._divergence(what, value))
+            raise Diverged(self._divergence(what, value, step - 1))
 
-    def _divergence(self, what: str, value: float) -> str:
-        if self.state.step == 0:
+    def _divergence(self, what: str, value: float, done: int) -> str:
+        if done == 0:
             return (
                 f"The {what} is {value} before the first optimiser step, so training is not the cause: the base "
                 "model's weights hold values that are no numbers, or overflow. Check or replace the model."
             )
         return (
-            f"The {what} became {value} at step {self.state.step + 1} of {self.schedule.planned_steps}. "
-            f"Lower training.learningRate (now {self.training.learning_rate:g}) or look at the rows of the report."
+            f"The {what} became {value} at step {done + 1} of {self.schedule.planned_steps}. "
+            f"Lower training.learningRate (now {self.training.peak_rate:g}) or look at the rows of the report."
         )
 
     def _tell(self, message: str | None = None) -> None:
@@ -212,9 +227,9 @@ class Loop:
         )
 
 
-def pack_budget(model: PeftModel, training: TrainingSpec) -> int:
+def pack_budget(tuned: Tuned, tokens: int) -> int:
     """Most tokens in one forward pass; so few that every row travels alone where the model cannot keep rows apart."""
-    return 1 if sees_neighbours(model) else training.micro_batch_tokens
+    return 1 if sees_neighbours(tuned) else tokens
 
 
 class Clock:
@@ -223,17 +238,25 @@ class Clock:
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.paused = 0.0
-        self.tokens = 0
-        self.steps = 0
+        self.ticks: list[tuple[float, int]] = []
+        """Seconds spent training and tokens trained on, after each step."""
+        self.first = 0.0
+        """When the first step was done, seconds since 1970."""
 
     def tick(self, tokens: int) -> None:
         """One step over this many tokens is done."""
-        self.tokens += tokens
-        self.steps += 1
+        before = self.ticks[-1][1] if self.ticks else 0
+        self.first = self.first or time.time()
+        self.ticks.append((self.seconds, before + tokens))
 
     def pause(self, seconds: float) -> None:
         """These seconds were not spent training."""
         self.paused += seconds
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return len(self.ticks)
 
     @property
     def seconds(self) -> float:
@@ -243,7 +266,15 @@ class Clock:
     @property
     def rate(self) -> float | None:
         """Tokens a second."""
-        return self.tokens / self.seconds if self.tokens else None
+        return self.ticks[-1][1] / self.seconds if self.ticks else None
+
+    @property
+    def steady_rate(self) -> float | None:
+        """Tokens a second over the second half of the steps: without what is only done once."""
+        if self.steps < 2:
+            return self.rate
+        (before, few), (after, all_tokens) = self.ticks[(self.steps - 1) // 2], self.ticks[-1]
+        return (all_tokens - few) / max(1e-9, after - before)
 
     @property
     def seconds_per_step(self) -> float:

@@ -4,20 +4,23 @@ import platform
 import resource
 from importlib.metadata import version
 
+import psutil
 import torch
 
-from finetune_api.report import Point, TrainingReport
-from finetune_api.run import EvaluationOutcome
+from finetune_api.report import LayoutReport, Point, TrainingReport
+from finetune_api.run import EvaluationOutcome, Result
+from finetune_api.speed import Forecast
 from finetune_trainer.loop import Loop
 from finetune_trainer.schedule import learning_rate
+from finetune_trainer.wording import NOUNS, counted
 
 PACKAGES = ("finetune-operator", "torch", "transformers", "peft", "bitsandbytes", "datasets")
 
 
-def training_report(loop: Loop, resumed_from: int | None) -> TrainingReport:
+def training_report(loop: Loop, foreseen: Forecast, resumed_from: int | None) -> TrainingReport:
     """Curves and figures of a finished loop, all attempts together; the peak of memory is this attempt's."""
-    state, schedule, device = loop.state, loop.schedule, next(loop.model.parameters()).device
-    rates = ((step, learning_rate(step - 1, loop.training.learning_rate, schedule)) for step, _ in state.train_loss)
+    state, schedule, device = loop.state, loop.schedule, loop.tuned.device
+    rates = ((step, learning_rate(step - 1, loop.training.peak_rate, schedule)) for step, _ in state.train_loss)
     return TrainingReport(
         steps=state.step,
         planned_steps=schedule.planned_steps,
@@ -30,16 +33,26 @@ def training_report(loop: Loop, resumed_from: int | None) -> TrainingReport:
         learning_rate=_points(rates),
         tokens=state.tokens,
         tokens_per_second=state.tokens / loop.seconds if loop.seconds else 0.0,
+        steady_tokens_per_second=loop.clock.steady_rate or 0.0,
+        seconds_to_first_step=loop.clock.first - psutil.Process().create_time(),
         seconds=loop.seconds,
         peak_memory_bytes=peak_memory(device),
         device=device_name(device),
+        processes=loop.group.place.size,
+        layout=LayoutReport(
+            expanded=foreseen.layout.expanded,
+            recomputed=foreseen.layout.recomputed,
+            pass_tokens=loop.gradients.budget,
+            predicted_memory_bytes=foreseen.memory.total,
+            predicted_tokens_per_second=foreseen.tokens_per_second,
+        ),
     )
 
 
 def peak_memory(device: torch.device) -> int:
     """Most bytes held at once: on the card, or by the process where there is none."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
 
 
@@ -55,7 +68,7 @@ def device_name(device: torch.device) -> str:
     """The card's name, or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU ({torch.get_num_threads()} threads)"
+    return f"CPU ({counted(torch.get_num_threads(), 'thread')})"
 
 
 def versions() -> dict[str, str]:
@@ -67,12 +80,12 @@ def _points(pairs: object) -> list[Point]:
     return [Point(step=step, value=value) for step, value in pairs]  # type: ignore[attr-defined]
 
 
-def warn(training: TrainingReport, outcome: EvaluationOutcome) -> list[str]:
+def warn(training: TrainingReport, outcome: EvaluationOutcome, result: Result) -> list[str]:
     """What a reader of the report should know before trusting the result."""
     warnings = []
     if training.best_step == 0:
         warnings.append(
-            "The validation loss never fell below that of the base model, so the published adapter changes nothing. "
+            f"The validation loss never fell, so the published {NOUNS[result]} is the untrained one. "
             "Raise or lower training.learningRate, or look at the data."
         )
     elif training.best_step == training.steps and not training.stopped_early:
