@@ -281,7 +281,7 @@ def test_a_failed_allocation_ends_with_what_to_lower_and_the_run_can_go_on(
         if progress.step == 15:
             torch.empty(2**60)  # a real failure: no machine has an exbibyte
 
-    with pytest.raises(OutOfMemory, match=r"Lower training\.microBatchTokens") as caught:
+    with pytest.raises(OutOfMemory, match=r"lower training\.maxLength.+goes on from its last checkpoint") as caught:
         run(config, make_session(tmp_path / "cache", exhaust))
     assert caught.value.code == ExitCode.OUT_OF_MEMORY
     assert not store_of(config).exists("manifest.json")

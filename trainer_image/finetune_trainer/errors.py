@@ -58,3 +58,7 @@ class Stopped(RunError):
     """A signal asked to stop; what is needed to go on has been saved."""
 
     code = ExitCode.STOPPED
+
+
+class Lost(Stopped):
+    """One of the processes that train together is gone; the run goes on once all are back."""

@@ -5,21 +5,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from peft import PeftModel
 
 from finetune_api.report import Sample
 from finetune_api.run import EvaluationOutcome, Progress
 from finetune_api.training import EvaluationSpec, MetricName
 from finetune_trainer.batches import pack_all
 from finetune_trainer.errors import Stopped
-from finetune_trainer.loss import token_losses
-from finetune_trainer.model import autocast, inference
+from finetune_trainer.group import Group
+from finetune_trainer.loss import make_batch, token_losses
+from finetune_trainer.place import Place
 from finetune_trainer.scores import exact_match, token_f1
 from finetune_trainer.statistics import Paired, compare, verdict
 from finetune_trainer.tokens import Example, Tokenizer, stop_ids
+from finetune_trainer.tuned import Tuned
 
 SCORES = {"exactMatch": exact_match, "tokenF1": token_f1}
-ROWS_AT_ONCE = 16
+ROWS_ON_CPU, MOST_ROWS = 16, 256
+SHARE_FOR_CACHE = 0.4
+"""Share of a card's free memory that keys and values may take; growing them copies them."""
 SAMPLES = 8
 
 Report = Callable[[Progress], None]
@@ -44,31 +47,35 @@ class Comparison:
 
 
 def evaluate(
-    model: PeftModel,
+    tuned: Tuned,
     tokenizer: Tokenizer,
     examples: Sequence[Example],
     spec: EvaluationSpec,
     budget: int,
     report: Report,
     stop: threading.Event,
+    group: Group | None = None,
 ) -> Comparison:
-    """Answer every row with base and adapter and compare. Raises Stopped."""
+    """Answer every row with base and adapter, each process its share of them, and compare. Raises Stopped."""
+    group = group if group and not tuned.sharded else Group(Place(), tuned.device)
     generating = any(name in SCORES for name in spec.metrics) and all(example.prompt_length for example in examples)
+    mine = group.place.share(examples)
     done = 0
 
     def tick(rows: int) -> None:
         nonlocal done
-        done += rows
+        done += rows * group.place.size
         if stop.is_set():
-            raise Stopped("Stopped while evaluating; run again to evaluate the trained adapter.")
-        report(Progress(stage="evaluate", step=done, total_steps=2 * len(examples) * (1 + generating)))
+            raise Stopped("Stopped while evaluating; run again to evaluate what was trained.")
+        total = 2 * len(examples) * (1 + generating)
+        report(Progress(stage="evaluate", step=min(done, total), total_steps=total))
 
     answers = {}
     for name in ("base", "adapter"):
-        with inference(model, adapter=name == "adapter"):
-            losses = _losses(model, examples, budget, tick)
-            texts = _generate_all(model, tokenizer, examples, spec.max_new_tokens, tick) if generating else []
-            answers[name] = Answers(texts, losses)
+        with tuned.inference(adapted=name == "adapter"):
+            losses = _losses(tuned, mine, budget, tick)
+            texts = _generate_all(tuned, tokenizer, mine, spec.max_new_tokens, tick) if generating and mine else []
+            answers[name] = Answers(group.collect(texts), group.collect(losses))
     return _compare(examples, answers["base"], answers["adapter"], spec, generating)
 
 
@@ -112,12 +119,14 @@ def _samples(examples: Sequence[Example], base: Answers, adapter: Answers) -> li
     ]
 
 
-def _losses(model: PeftModel, examples: Sequence[Example], budget: int, tick: Callable[[int], None]) -> list[float]:
+def _losses(tuned: Tuned, examples: Sequence[Example], budget: int, tick: Callable[[int], None]) -> list[float]:
     """Summed negative log-likelihood of each example's taught tokens, nats."""
     losses = [0.0] * len(examples)
     for content, packed in pack_all(examples, budget):
         owners = torch.tensor(packed.owners)
-        sums = torch.zeros(len(content)).index_add(0, owners, token_losses(model, packed).cpu())
+        sums = torch.zeros(len(content)).index_add(
+            0, owners, token_losses(tuned, make_batch(packed, tuned.device)).cpu()
+        )
         for index, value in zip(content, sums.tolist(), strict=True):
             losses[index] = value
         tick(len(content))
@@ -125,29 +134,42 @@ def _losses(model: PeftModel, examples: Sequence[Example], budget: int, tick: Ca
 
 
 def _generate_all(
-    model: PeftModel, tokenizer: Tokenizer, examples: Sequence[Example], longest: int, tick: Callable[[int], None]
+    tuned: Tuned, tokenizer: Tokenizer, examples: Sequence[Example], longest: int, tick: Callable[[int], None]
 ) -> list[str]:
     """Greedy answers, rows of similar length together."""
     order = sorted(range(len(examples)), key=lambda index: examples[index].prompt_length)
     answers = [""] * len(examples)
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        batch = order[start : start + ROWS_AT_ONCE]
-        texts = generate(model, tokenizer, [list(examples[index].prompt_ids) for index in batch], longest)
+    at_once = rows_at_once(tuned, max(example.prompt_length for example in examples) + longest)
+    for start in range(0, len(order), at_once):
+        batch = order[start : start + at_once]
+        texts = generate(tuned, tokenizer, [list(examples[index].prompt_ids) for index in batch], longest)
         for index, text in zip(batch, texts, strict=True):
             answers[index] = text
         tick(len(batch))
     return answers
 
 
-def generate(model: PeftModel, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], longest: int) -> list[str]:
+def rows_at_once(tuned: Tuned, tokens: int) -> int:
+    """How many rows of up to so many tokens are answered together."""
+    if tuned.device.type != "cuda":
+        return ROWS_ON_CPU
+    config = tuned.base.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row = tokens * config.num_hidden_layers * 2 * heads * dim * tuned.dtype.itemsize
+    free, _ = torch.cuda.mem_get_info(tuned.device)
+    return max(1, min(MOST_ROWS, int(SHARE_FOR_CACHE * free / row)))
+
+
+def generate(tuned: Tuned, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], longest: int) -> list[str]:
     """Greedy answers of up to `longest` tokens to tokenised prompts, padded on the left."""
     width = max(map(len, prompts))
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    device = next(model.parameters()).device
+    device = tuned.device
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    with autocast(model):
-        output = model.generate(
+    with tuned.speaking() as speaker:
+        output = speaker.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=longest,

@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import sys
 import threading
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from finetune_api.job import FineTuneJob
 from finetune_api.problems import parse_job
 from finetune_api.run import ExitCode, Progress, RunReport
 from finetune_trainer import environment, last_word, stages
+from finetune_trainer.crew import Crew, work
 from finetune_trainer.errors import InvalidConfig, OutOfMemory, RunError, Stopped
 from finetune_trainer.interruption import interruptible
 from finetune_trainer.log import log, start_logging
 from finetune_trainer.narration import Narrator
+from finetune_trainer.place import Place, is_given
 from finetune_trainer.runs import invalid
 from finetune_trainer.server import serving
 from finetune_trainer.session import Session, Standing
@@ -32,21 +36,37 @@ UNFORESEEN = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one stage. Returns the exit code."""
     order = make_parser().parse_args(arguments)
+    crew = Crew.of()
+    if order.stage == "run" and crew.size > 1 and not is_given():
+        return work(crew, sys.argv[1:] if arguments is None else arguments)
+    return carry_out_here(order)
+
+
+def carry_out_here(order: Namespace) -> int:
+    """The stage in this process. Returns the exit code."""
     cache = environment.cache_folder()
     environment.settle_process()
     environment.keep_caches_in(cache)
     lines = start_logging()
     session = make_session(cache)
+    if not session.place.leads:
+        log.setLevel(logging.WARNING)
     try:
         with interruptible(session):
             report = supervise(order, session, lines)
     except Exception as error:
         log.error(traceback.format_exc().rstrip())
         log.error(f"The trainer did not foresee this {type(error).__name__}: {error}. The log shows where it happened.")
-        last_word.say(last_word.plain(lines))
+        say(last_word.plain(lines), session)
         return UNFORESEEN
-    last_word.say(last_word.fitted(report))
+    say(last_word.fitted(report), session)
     return report.exit_code
+
+
+def say(word: str, session: Session) -> None:
+    """The last word of all processes is that of the first."""
+    if session.place.leads:
+        last_word.say(word)
 
 
 def make_parser() -> ArgumentParser:
@@ -80,7 +100,7 @@ def make_session(cache: Path) -> Session:
         standing.progress = carry_over(standing.progress, progress)
         narrator.tell(progress)
 
-    return Session(cache, tell, threading.Event(), lambda: datetime.now(UTC), standing=standing)
+    return Session(cache, tell, threading.Event(), lambda: datetime.now(UTC), standing=standing, place=Place.of())
 
 
 def supervise(order: Namespace, session: Session, lines: Sequence[str]) -> RunReport:
@@ -110,7 +130,7 @@ def carry_out(order: Namespace, session: Session) -> RunReport:
     job = read_job()
     if order.stage == "check":
         return stages.check(job)
-    with serving(order.port, session.standing):
+    with serving(order.port, session.standing) if session.place.leads else nullcontext():
         if order.stage == "prepare":
             environment.import_transformers_without_torch()
             return stages.prepare(job, session)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from finetune_api.run import Progress, RunConfig, Stage
 from finetune_trainer.errors import Stopped
+from finetune_trainer.place import Place
 
 MemoryReading = Callable[[], dict[str, int]]
 
@@ -43,6 +44,8 @@ class Session:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage, filled while the run goes on."""
     standing: Standing = field(default_factory=Standing)
+    place: Place = field(default_factory=Place)
+    """Which of the processes that train together this one is."""
     protected: threading.Event = field(default_factory=threading.Event)
     """Set while something must be saved or finished before the process may end; a signal then only sets `stop`."""
 
