@@ -5,6 +5,7 @@ from typing import Any
 
 from finetune_api.report import (
     DataReport,
+    LayoutReport,
     LeftOut,
     LengthSummary,
     ModelReport,
@@ -184,6 +185,18 @@ def make_training(**changes: Any) -> TrainingReport:
         "device": "CPU, AMD EPYC 9654, 2 threads",
     }
     return TrainingReport(**{**fields, **changes})
+
+
+def make_layout(**changes: Any) -> LayoutReport:
+    """Everything fitted as it was."""
+    fields: dict[str, Any] = {
+        "expanded": False,
+        "recomputed": 0,
+        "pass_tokens": 8192,
+        "predicted_memory_bytes": 1_503_238_553,
+        "predicted_tokens_per_second": 430.0,
+    }
+    return LayoutReport(**{**fields, **changes})
 
 
 def _train_loss(step: int) -> float:

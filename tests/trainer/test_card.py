@@ -1,18 +1,23 @@
 """The model card, read as a hub reads it and followed as a person would."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 
+from finetune_api.methods import METHOD_DEFAULTS, Method, MethodSpec, Quantization
 from finetune_api.run import Setting
-from finetune_api.training import Quantization
+from finetune_trainer.base import load_base, pick_device
 from finetune_trainer.card import code, plain, render_card
-from finetune_trainer.model import save_adapter
+from finetune_trainer.method import attach, trained_dtype
+from finetune_trainer.tokens import load_tokenizer
+from finetune_trainer.tuned import Tuned
 from support.reports import make_data, make_evaluation, make_model, make_outcome, make_report
-from support.training import load_adapted
 
 
 def snippet(card: str) -> str:
@@ -43,17 +48,87 @@ def test_a_base_that_is_on_no_hub_is_not_claimed_to_be() -> None:
     assert "`main`, Llama" not in card
 
 
-@pytest.mark.parametrize("quantization", ["nf4", "int8", "none"])
-def test_the_loading_instructions_work(
-    quantization: Quantization, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+METHODS = [
+    MethodSpec(type=method, quantization=quantization)
+    for method in METHOD_DEFAULTS
+    for quantization in get_args(Quantization)
+    if method != "full" or quantization == "none"
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.type}-{method.quantization}")
+def test_the_loading_instructions_work_and_give_what_was_trained(
+    method: MethodSpec, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_adapter(load_adapted(tiny_llama, quantization), tmp_path, str(tiny_llama))
-    card = render_card(make_report(model=make_model(uri=f"file://{tiny_llama}", quantization=quantization)))
-    program = snippet(card).replace("PATH/TO/BASE", str(tiny_llama)).replace("PATH/TO/THIS/FOLDER", str(tmp_path))
-    scope: dict[str, object] = {}
-    exec(program.replace("max_new_tokens=128", "max_new_tokens=4"), scope)
-    assert getattr(scope["base"], "is_quantized", False) == (quantization != "none")
+    tuned, ids = perturbed(tiny_llama, method), list(range(3, 30))
+    tuned.save(tmp_path, str(tiny_llama))
+    load_tokenizer(tiny_llama).save_pretrained(tmp_path)
+    want = speak(tuned, ids)
+    with tuned.inference(adapted=False):
+        base = speak(tuned, ids)
+    scope = follow(method, tiny_llama, tmp_path)
     assert capsys.readouterr().out.endswith("\n")
+    got = speak(scope.get("tuned", scope["model"]), ids)
+    assert (got - want).abs().mean() < 0.1 * (base - want).abs().mean()
+    assert getattr(scope.get("base"), "is_quantized", False) == (method.quantization != "none" and "tuned" not in scope)
+
+
+def perturbed(folder: Path, method: MethodSpec) -> Tuned:
+    """A model with something trained, as far as its answers go."""
+    base = load_base(folder, method.storage, pick_device(), dtype=trained_dtype(method))
+    tuned = attach(base, method, 1, folder, list(range(5, 60)))
+    with torch.no_grad():
+        for parameter in tuned.parameters.values():
+            parameter.add_((0.02 if method.type == "full" else 0.2) * torch.randn_like(parameter))
+    return tuned
+
+
+def follow(method: MethodSpec, base: Path, folder: Path) -> dict[str, Any]:
+    """What the card's program leaves when it is run."""
+    model = make_model(uri=f"file://{base}", revision="main", method=method.type, quantization=method.storage)
+    program = snippet(render_card(make_report(model=model), ["tokenizer_config.json"]))
+    program = program.replace("PATH/TO/BASE", str(base)).replace("PATH/TO/THIS/FOLDER", str(folder))
+    scope: dict[str, Any] = {}
+    exec(program.replace("max_new_tokens=128", "max_new_tokens=4"), scope)
+    return scope
+
+
+def speak(model: Any, ids: list[int]) -> torch.Tensor:
+    """Logits, as whoever generates sees them."""
+    speaking = model.speaking() if isinstance(model, Tuned) else nullcontext(model)
+    with torch.no_grad(), speaking as speaker:
+        logits: torch.Tensor = speaker(input_ids=torch.tensor([ids])).logits[0].float()
+    return logits
+
+
+def test_hubs_are_told_what_kind_of_thing_it_is() -> None:
+    found = {}
+    for method in METHOD_DEFAULTS:
+        data = ModelCard(render_card(make_report(model=make_model(method=method)))).data
+        found[method] = (data.base_model_relation, data.library_name, data.tags[1:-1])
+    assert found == {
+        "lora": ("adapter", "peft", ["lora"]),
+        "full": ("finetune", "transformers", []),
+        "prefix": ("adapter", "peft", ["prefix-tuning"]),
+        "bottleneck": ("adapter", None, ["bottleneck-adapters"]),
+    }
+
+
+def test_a_whole_model_is_called_one_throughout() -> None:
+    card = render_card(make_report(model=make_model(method="full", quantization="none")))
+    assert "All weights of `hf://HuggingFaceTB/SmolLM2-135M-Instruct`, fine-tuned on" in card
+    assert "**Passed.** The tuned model answers 31 of 36 held-out rows exactly; the base model 0 of 36." in card
+    assert "| metric | base | tuned model |" in card
+    assert "- Tuned model digest: `sha256:9b1c0d2e" in card
+    assert "adapter" not in card.partition("## Settings")[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "want"),
+    [("lora", "`finetune merge RUN FOLDER`"), ("prefix", "cannot be merged"), ("bottleneck", "cannot be merged")],
+)
+def test_the_card_says_whether_it_can_be_merged(method: Method, want: str) -> None:
+    assert want in " ".join(render_card(make_report(model=make_model(method=method))).split())
 
 
 def test_the_tokenizer_comes_from_the_adapter_where_it_lies_there() -> None:

@@ -13,6 +13,7 @@ from finetune_trainer.page import MOST_CHARACTERS, comparison, excerpt, render_p
 from support.reports import (
     make_data,
     make_evaluation,
+    make_layout,
     make_metric,
     make_model,
     make_outcome,
@@ -216,12 +217,45 @@ def test_the_run_facts_are_written_for_people() -> None:
         "Parameters 134,515,008 Trained parameters 4,884,480 (3.63 %)",
         "Quantisation of the base NF4 (4 bit)",
         "Size of the weights 256.6 MiB",
-        "Speed 412.7 tokens/s over 2 min 31 s Peak memory 2.0 GiB",
+        "Method LoRA adapter Architecture LlamaForCausalLM",
+        "Speed 412.7 tokens/s over 2 min 31 s Memory 2.0 GiB at its peak, libraries included Attempt 2",
         "Attempt 2, resumed from step 32",
         "torch 2.11.0, transformers 5.17.0",
         "prepare 3.4 s train 2 min 39 s evaluate 3 min 28 s publish 0.8 s",
     ]:
         assert want in text
+
+
+def test_the_page_tells_how_the_memory_was_used() -> None:
+    layout = make_layout(expanded=True, recomputed=4)
+    training = make_training(layout=layout, device="NVIDIA H100", steady_tokens_per_second=455)
+    text = text_of(make_report(training=training))
+    assert "455.0 after warm-up; 430.0 were foreseen Memory 2.0 GiB at its peak; 1.4 GiB were foreseen" in text
+    assert (
+        "Use of memory Each pass took up to 8,192 tokens; the quantised base was kept dequantised; 4 layers were "
+        "computed again in the backward pass to save memory. Attempt 2"
+    ) in text
+    assert "Use of memory" not in text_of(make_report())
+
+
+def test_a_whole_model_is_called_one_throughout() -> None:
+    stored = make_outcome().adapter.model_copy(update={"uri": "s3://adapters/run/model"})
+    text = text_of(
+        make_report(model=make_model(method="full", quantization="none"), outcome=make_outcome(adapter=stored))
+    )
+    for want in [
+        "The tuned model answers 31 of 36 held-out rows exactly",
+        "Tuned model: s3://adapters/run/model",
+        "Base model against tuned model",
+        "Metric Base Tuned model Difference",
+        "In the plots, the tuned model is better right of zero",
+        "The tuned model of step 84 was kept",
+        "Tuned model ✓ equals the reference",
+        "Method full fine-tuning, every weight",
+        "Tuned model digest sha256:9b1c0d2e",
+    ]:
+        assert want in text
+    assert "adapter" not in text.replace("s3://adapters", "").lower()
 
 
 def test_training_says_whether_it_stopped_early() -> None:

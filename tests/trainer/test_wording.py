@@ -1,6 +1,7 @@
 """Figures and findings as people read them."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from finetune_trainer.wording import (
     count,
     decimal,
     duration,
+    layout_sentence,
+    memory,
     metric_difference,
     metric_interval,
     metric_value,
@@ -18,9 +21,10 @@ from finetune_trainer.wording import (
     percent,
     reading,
     signed,
+    speed,
     verdict_sentence,
 )
-from support.reports import make_evaluation, make_metric
+from support.reports import make_evaluation, make_layout, make_metric, make_training
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,44 @@ from support.reports import make_evaluation, make_metric
     ],
 )
 def test_the_verdict_is_one_plain_sentence(metric: MetricResult, want: str) -> None:
-    assert verdict_sentence(make_evaluation(primary_metric=metric.name, metrics=[metric])) == want
+    assert verdict_sentence(make_evaluation(primary_metric=metric.name, metrics=[metric]), "adapter") == want
+
+
+def test_a_whole_model_is_not_called_an_adapter() -> None:
+    for name in ("exactMatch", "tokenF1", "perplexity"):
+        sentence = verdict_sentence(make_evaluation(primary_metric=name), "model")
+        assert "the tuned model" in sentence.lower()
+        assert sentence.endswith("so the tuned model is better.")
+        assert "adapter" not in sentence
+
+
+def test_speed_and_memory_are_told_beside_what_was_foreseen_where_that_is_known() -> None:
+    card = {"device": "NVIDIA H100", "steady_tokens_per_second": 455.05, "peak_memory_bytes": 3 * 2**29}
+    on_card, on_cpu = make_training(layout=make_layout(), **card), make_training(layout=make_layout())
+    assert speed(on_card) == "412.7 tokens/s over 2 min 31 s; 455.1 after warm-up; 430.0 were foreseen"
+    assert memory(on_card) == "1.5 GiB at its peak; 1.4 GiB were foreseen"
+    assert speed(on_cpu) == speed(make_training()) == "412.7 tokens/s over 2 min 31 s"
+    assert memory(on_cpu) == ("2.0 GiB at its peak, libraries included; 1.4 GiB were foreseen for model and training")
+    assert memory(make_training()) == "2.0 GiB at its peak, libraries included"
+
+
+@pytest.mark.parametrize(
+    ("changes", "want"),
+    [
+        ({}, "Each pass took up to 8,192 tokens."),
+        (
+            {"expanded": True, "recomputed": 1},
+            "Each pass took up to 8,192 tokens; the quantised base was kept dequantised; 1 layer was computed again in "
+            "the backward pass to save memory.",
+        ),
+        (
+            {"recomputed": 12},
+            "Each pass took up to 8,192 tokens; 12 layers were computed again in the backward pass to save memory.",
+        ),
+    ],
+)
+def test_the_use_of_memory_is_one_sentence(changes: dict[str, Any], want: str) -> None:
+    assert layout_sentence(make_layout(**changes)) == want
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
-"""The model card of an adapter: README.md in its folder, as PEFT and model hubs read it."""
+"""The model card of an adapter or a tuned model: README.md in its folder, as PEFT and model hubs read it."""
 
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Literal, NamedTuple
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from finetune_api.methods import Method
 from finetune_api.report import Report
+from finetune_api.run import result_of
 from finetune_trainer.page import METRIC_LABELS, QUANTIZATION_LABELS, labelled
 from finetune_trainer.wording import (
+    NOUNS,
     byte_size,
     count,
     counted,
@@ -23,36 +27,62 @@ from finetune_trainer.wording import (
 HUB = "hf://"
 
 
-def render_card(report: Report, adapter_files: Sequence[str] = ()) -> str:
-    """README.md of an adapter. `adapter_files`: the files beside it, by their paths in the adapter's folder."""
+class Kind(NamedTuple):
+    """How cards and hubs present what was published."""
+
+    title: str
+    """What it is, up to the name of the base."""
+    relation: str
+    """What hubs call its relation to the base."""
+    loader: Literal["peft", "transformers", "bottleneck"]
+    """Which instructions load it."""
+    library: str | None
+    """What hubs show how to load; they know no library for bottleneck adapters."""
+    tags: tuple[str, ...] = ()
+
+
+KINDS: dict[Method, Kind] = {
+    "lora": Kind("A LoRA adapter for", "adapter", "peft", "peft", ("lora",)),
+    "full": Kind("All weights of", "finetune", "transformers", "transformers"),
+    "prefix": Kind("A trained prefix for", "adapter", "peft", "peft", ("prefix-tuning",)),
+    "bottleneck": Kind("Bottleneck adapters for", "adapter", "bottleneck", None, ("bottleneck-adapters",)),
+}
+
+
+def render_card(report: Report, files: Sequence[str] = ()) -> str:
+    """README.md of what was published. `files`: those beside it, by their paths in its folder."""
+    method, evaluation = report.model.method, report.outcome.evaluation
+    result = result_of(method)
     return (
         _environment()
         .get_template("card.md.j2")
         .render(
             report=report,
             front_matter=front_matter(report),
-            evaluation=report.outcome.evaluation,
-            sentence=verdict_sentence(report.outcome.evaluation)
-            if report.outcome.evaluation
-            else report.outcome.message,
+            evaluation=evaluation,
+            sentence=verdict_sentence(evaluation, result) if evaluation else report.outcome.message,
+            noun=NOUNS[result],
+            kind=KINDS[method],
+            notes=method,
+            quantization=report.model.quantization,
             base=hub_name(report.model.uri) or "PATH/TO/BASE",
             hub_base=hub_name(report.model.uri),
             chat=report.data.format != "text",
-            tokenizer_included=any(PurePosixPath(file).name == "tokenizer_config.json" for file in adapter_files),
-            files=sorted(adapter_files),
+            tokenizer_included=any(PurePosixPath(file).name == "tokenizer_config.json" for file in files),
+            files=sorted(files),
         )
     )
 
 
 def front_matter(report: Report) -> str:
     """The YAML that hubs read. Models and datasets that are not on a hub have no name there and are left out."""
-    base, dataset = hub_name(report.model.uri), hub_name(report.data.uri)
+    base, dataset, kind = hub_name(report.model.uri), hub_name(report.data.uri), KINDS[report.model.method]
     entries = {
-        **({"base_model": base, "base_model_relation": "adapter"} if base else {}),
+        **({"base_model": base, "base_model_relation": kind.relation} if base else {}),
         **({"datasets": [dataset]} if dataset else {}),
-        "library_name": "peft",
+        **({"library_name": kind.library} if kind.library else {}),
         "pipeline_tag": "text-generation",
-        "tags": [*([f"base_model:adapter:{base}"] if base else []), "lora", "transformers"],
+        "tags": [*([f"base_model:{kind.relation}:{base}"] if base else []), *kind.tags, "transformers"],
     }
     return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True).rstrip()
 

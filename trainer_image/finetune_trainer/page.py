@@ -7,22 +7,27 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from finetune_api.methods import Method
 from finetune_api.report import LeftOut, Report, TrainingReport
-from finetune_api.run import EvaluationOutcome, MetricResult
+from finetune_api.run import EvaluationOutcome, MetricResult, result_of
 from finetune_api.training import MetricName
 from finetune_trainer.charts import Mark, Part, Reading, Series, forest_row, line_chart, nice_ticks, stacked_bar
 from finetune_trainer.scores import exact_match
 from finetune_trainer.wording import (
+    NOUNS,
     byte_size,
     count,
     counted,
     decimal,
     duration,
+    layout_sentence,
+    memory,
     metric_difference,
     metric_interval,
     metric_value,
     moment,
     reading,
+    speed,
     verdict_sentence,
 )
 
@@ -32,6 +37,12 @@ MOST_WARNINGS = 3
 """Warnings at the top of the page; where there are more, all of them are listed at its end."""
 
 METRIC_LABELS: dict[MetricName, str] = {"exactMatch": "Exact match", "tokenF1": "Token F1", "perplexity": "Perplexity"}
+METHOD_LABELS: dict[Method, str] = {
+    "lora": "LoRA adapter",
+    "full": "full fine-tuning, every weight",
+    "prefix": "prefix",
+    "bottleneck": "bottleneck adapters",
+}
 QUANTIZATION_LABELS = {"nf4": "NF4 (4 bit)", "int8": "int8 (8 bit)", "none": "none"}
 READING_LABELS: dict[Reading, str] = {"better": "better", "worse": "worse", "unclear": "no clear difference"}
 VERDICT_SIGNS = {"Passed": "✓", "Inconclusive": "?", "Failed": "✕", "Not evaluated": "○"}
@@ -41,15 +52,17 @@ STAGES = ("prepare", "train", "evaluate", "publish")
 def render_page(report: Report) -> str:
     """report.html of a finished run."""
     evaluation = report.outcome.evaluation
+    result = result_of(report.model.method)
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             report=report,
+            noun=NOUNS[result],
             data=report.data,
             evaluation=evaluation,
             verdict=evaluation.verdict if evaluation else "Not evaluated",
-            sentence=verdict_sentence(evaluation) if evaluation else report.outcome.message,
+            sentence=verdict_sentence(evaluation, result) if evaluation else report.outcome.message,
             comparison=comparison(evaluation) if evaluation else [],
             loss_chart=loss_chart(report.training),
             rate_chart=rate_chart(report.training),
@@ -101,7 +114,7 @@ def _plot(metric: MetricResult, alike: list[MetricResult]) -> str:
 
 
 def loss_chart(training: TrainingReport) -> str:
-    """Training and validation loss over steps, with the step whose adapter was kept."""
+    """Training and validation loss over steps, with the step whose weights were kept."""
     return line_chart(
         [
             Series("training", [(p.step, p.value) for p in training.train_loss], strong=False),
@@ -170,6 +183,7 @@ def _environment() -> Environment:
     environment.filters |= _FILTERS
     environment.globals |= {
         "exact_match": exact_match,
+        "method_labels": METHOD_LABELS,
         "most_warnings": MOST_WARNINGS,
         "quantization_labels": QUANTIZATION_LABELS,
         "reading_labels": READING_LABELS,
@@ -186,10 +200,13 @@ _FILTERS: dict[str, Any] = {
     "duration": duration,
     "excerpt": excerpt,
     "labelled": labelled,
+    "layout_sentence": layout_sentence,
+    "memory": memory,
     "metric_difference": metric_difference,
     "metric_interval": metric_interval,
     "metric_value": metric_value,
     "moment": moment,
     "row_numbers": row_numbers,
+    "speed": speed,
     "tied": tied,
 }

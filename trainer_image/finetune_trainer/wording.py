@@ -3,11 +3,14 @@
 import math
 from datetime import UTC, datetime
 
-from finetune_api.report import DataReport
-from finetune_api.run import EvaluationOutcome, MetricResult, Verdict
+from finetune_api.report import DataReport, LayoutReport, TrainingReport
+from finetune_api.run import EvaluationOutcome, MetricResult, Result, Verdict
 from finetune_api.training import MetricName
 from finetune_trainer.charts import MINUS, Reading
 from finetune_trainer.statistics import verdict
+
+NOUNS: dict[Result, str] = {"adapter": "adapter", "model": "tuned model"}
+"""What a result is called beside the base model."""
 
 
 def count(number: int) -> str:
@@ -87,45 +90,81 @@ def reading(metric: MetricResult) -> Reading:
     return readings[verdict(metric)]
 
 
-def prepared_sentence(data: DataReport) -> str:
-    """How many rows there are to work with."""
+def prepared_sentence(data: DataReport, demand: int | None = None) -> str:
+    """How many rows there are to work with, and what memory a card must have, bytes, where that is known."""
     rows = {split.name: count(split.rows) for split in data.splits}
     left_out = sum(left.rows for left in data.left_out)
     return (
         f"{counted(sum(split.rows for split in data.splits), 'row')} prepared: {rows['train']} for training, "
         f"{rows['validation']} for validation, {rows['test']} for the test; {count(left_out) if left_out else 'none'} "
-        "left out."
+        "left out." + (f" A card needs at least {byte_size(demand)}." if demand else "")
     )
 
 
-def verdict_sentence(evaluation: EvaluationOutcome) -> str:
-    """What the primary metric says, for somebody who reads one sentence."""
+def speed(training: TrainingReport) -> str:
+    """Tokens a second, after warm-up and as foreseen where that is known; on a CPU nothing sound is foreseen."""
+    found = f"{decimal(training.tokens_per_second)} tokens/s over {duration(training.seconds)}"
+    if training.steady_tokens_per_second:
+        found += f"; {decimal(training.steady_tokens_per_second)} after warm-up"
+    if training.layout is not None and not on_cpu(training):
+        found += f"; {decimal(training.layout.predicted_tokens_per_second)} were foreseen"
+    return found
+
+
+def memory(training: TrainingReport) -> str:
+    """The peak, beside what was foreseen. A process on a CPU holds its libraries, too, which nobody foresees."""
+    found = f"{byte_size(training.peak_memory_bytes)} at its peak{', libraries included' if on_cpu(training) else ''}"
+    if training.layout is None:
+        return found
+    what = " for model and training" if on_cpu(training) else ""
+    return f"{found}; {byte_size(training.layout.predicted_memory_bytes)} were foreseen{what}"
+
+
+def on_cpu(training: TrainingReport) -> bool:
+    """Whether a run had no accelerator."""
+    return training.device.startswith("CPU")
+
+
+def layout_sentence(layout: LayoutReport) -> str:
+    """How the memory was used."""
+    parts = [f"Each pass took up to {counted(layout.pass_tokens, 'token')}"]
+    if layout.expanded:
+        parts.append("the quantised base was kept dequantised")
+    if layout.recomputed:
+        were = "was" if layout.recomputed == 1 else "were"
+        again = f"{counted(layout.recomputed, 'layer')} {were} computed again"
+        parts.append(f"{again} in the backward pass to save memory")
+    return f"{'; '.join(parts)}."
+
+
+def verdict_sentence(evaluation: EvaluationOutcome, result: Result) -> str:
+    """What the primary metric says of a result, for somebody who reads one sentence."""
     metric = next(m for m in evaluation.metrics if m.name == evaluation.primary_metric)
-    return f"{_scores(metric)} {_conclusion(metric)}"
+    return f"{_scores(metric, NOUNS[result])} {_conclusion(metric, NOUNS[result])}"
 
 
-def _scores(metric: MetricResult) -> str:
+def _scores(metric: MetricResult, noun: str) -> str:
     rows = counted(metric.n, "held-out row")
     base, adapter = metric_value(metric.name, metric.base), metric_value(metric.name, metric.adapter)
     match metric.name:
         case "exactMatch":
             right, before = round(metric.adapter * metric.n), round(metric.base * metric.n)
-            return f"The adapter answers {count(right)} of {rows} exactly; the base model {before:,} of {metric.n:,}."
+            return f"The {noun} answers {count(right)} of {rows} exactly; the base model {before:,} of {metric.n:,}."
         case "tokenF1":
             return (
-                f"On {rows}, the adapter's answers overlap the reference answers by {adapter} (token F1); "
+                f"On {rows}, the {noun}'s answers overlap the reference answers by {adapter} (token F1); "
                 f"the base model's by {base}."
             )
         case "perplexity":
-            return f"On {rows}, the adapter has a perplexity of {adapter}; the base model {base} (lower is better)."
+            return f"On {rows}, the {noun} has a perplexity of {adapter}; the base model {base} (lower is better)."
 
 
-def _conclusion(metric: MetricResult) -> str:
+def _conclusion(metric: MetricResult, noun: str) -> str:
     if any(map(math.isnan, metric.ci)):
         return "The difference has no 95 % interval, so this run does not show which is better."
     ends = {
-        "better": ", so the adapter is better.",
-        "worse": ", so the adapter is worse.",
+        "better": f", so the {noun} is better.",
+        "worse": f", so the {noun} is worse.",
         "unclear": ", which includes zero, so this run does not show which is better.",
     }
     unit = "" if metric.name == "perplexity" else " points"
