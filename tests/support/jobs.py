@@ -45,6 +45,7 @@ def make_job(model: Path | str, dataset: Path | str, output: Path | str, **spec:
             "training": training | spec.pop("training", {}),
             "evaluation": {"maxNewTokens": 8, **spec.pop("evaluation", {})},
             "output": {"uri": uri["output"]},
+            "resources": spec.pop("resources", {"gpus": 0}),
         },
     }
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from finetune_api.documents import InvalidManifest
 from finetune_api.identity import digest8, run_config, run_digest, run_id
 from finetune_api.job import FineTuneJob
+from finetune_api.pods import bytes_of
 from finetune_api.report import Report
 from finetune_api.run import RunConfig
 from finetune_api.settings import settings_of
@@ -55,7 +56,9 @@ def begun_config(job: FineTuneJob, store: Store, run: str, digest: str) -> RunCo
         return None
     if config.digest != digest or not has_rows(folder):
         return None
-    return config.model_copy(update={"output_uri": job.spec.output.uri})
+    output, limit = job.spec.output, job.spec.resources.gpu_memory
+    now = {"output_uri": output.uri, "merged": output.merged, "gpu_memory": bytes_of(limit) if limit else None}
+    return config.model_copy(update=now)
 
 
 def finished_report(store: Store) -> Report | None:

@@ -6,6 +6,8 @@ from finetune_api.job import FineTuneJob
 from finetune_api.report import Report
 from finetune_api.run import ExitCode, RunConfig, RunReport, Setting
 from finetune_trainer.attempts import claim
+from finetune_trainer.demand import measure_demand
+from finetune_trainer.fetch import fetch_model
 from finetune_trainer.log import log
 from finetune_trainer.prepare import freeze_rows
 from finetune_trainer.promotion import make_current, promote
@@ -41,7 +43,7 @@ def prepare(job: FineTuneJob, session: Session) -> RunReport:
         config = identify(job, store, session)
         finished = finished_report(store.under(f"runs/{config.run_id}"))
         if finished is None:
-            return freeze(config, store, session)
+            return freeze(job, config, store, session)
         log.info(FINISHED.format(config.run_id))
         make_current(store, finished, session.now())
     return outcome_of(finished, session)
@@ -76,21 +78,23 @@ def identify(job: FineTuneJob, store: Store, session: Session) -> RunConfig:
     return config
 
 
-def freeze(config: RunConfig, store: Store, session: Session) -> RunReport:
-    """Put the rows of a run into the store."""
+def freeze(job: FineTuneJob, config: RunConfig, store: Store, session: Session) -> RunReport:
+    """Put the rows of a run into the store, and say what it needs. Raises InvalidConfig if it may not have that."""
     store.check_writable()
     folder = store.under(f"runs/{config.run_id}")
     with claim(folder) as attempt:
         session.enter(config, attempt.number)
         data = freeze_rows(config, folder, session.cache)
         session.protected.set()
+    known = fetch_model(config.model, session.cache, weights=False)
+    demand = measure_demand(config, known, data, job.spec.resources)
     return RunReport(
         run_id=config.run_id,
         digest=config.digest,
         attempt=attempt.number,
         exit_code=ExitCode.DONE,
         stage="prepare",
-        message=prepared_sentence(data),
+        message=prepared_sentence(data, demand),
         data_version=session.standing.data_version,
     )
 
