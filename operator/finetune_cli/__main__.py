@@ -57,16 +57,32 @@ def plan(manifest: Manifest) -> None:
 
 @app.command()
 def chat(
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder or URI of a published adapter.")],
+    place: Annotated[
+        str, typer.Argument(metavar="PLACE", help="Folder or URI of a run, or of a published adapter or model.")
+    ],
     message: Annotated[str | None, typer.Argument(help="What to say; else lines are read from the terminal.")] = None,
-    model: Annotated[str | None, typer.Option(help="URI of the base model, if not the one the adapter names.")] = None,
+    model: Annotated[str | None, typer.Option(help="URI of the base model, if it is not where it was.")] = None,
     base: Annotated[bool, typer.Option("--base", help="Let the base model answer too.")] = False,
     longest: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 256,
 ) -> None:
-    """Talk to a published adapter."""
+    """Talk to a published adapter or model."""
     from finetune_cli.chat import chat_with
 
-    chat_with(adapter, message, model, base, longest)
+    chat_with(place, message, model, base, longest)
+
+
+@app.command()
+def merge(
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="Folder or URI of a run, or of a published adapter.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write the model; a new folder.")],
+    model: Annotated[str | None, typer.Option(help="URI of the base model, if it is not where it was.")] = None,
+) -> None:
+    """Write a LoRA adapter and its base as one model.
+
+    Safetensors in bfloat16 with the tokenizer, for servers that load no adapters. The base stays as training saw it."""
+    from finetune_cli.merge import merge_published
+
+    merge_published(place, folder, model)
 
 
 @app.command()

@@ -19,7 +19,6 @@ from finetune_api.status import FineTuneJobStatus
 KUBECTL_VARIABLE = "KUBECTL"
 """Environment variable that names another kubectl than the one on PATH."""
 RESOURCE = f"{PLURAL}.{GROUP}"
-APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 
 WATCH_FLAGS = ("--watch", "--output-watch-events", "--output=json")
 
@@ -52,8 +51,6 @@ class LiveJob:
     deleted: bool
     requested: str | None
     """Value of the annotation that asks for one more run."""
-    applied: dict[str, Any] | None
-    """The spec as a person wrote it, if kubectl kept it."""
 
     @property
     def status(self) -> FineTuneJobStatus:
@@ -167,7 +164,6 @@ def read_job(raw: dict[str, Any]) -> LiveJob:
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
         deleted="deletionTimestamp" in metadata,
         requested=annotations.get(REQUEST_ANNOTATION),
-        applied=json.loads(annotations[APPLIED_ANNOTATION])["spec"] if APPLIED_ANNOTATION in annotations else None,
     )
 
 

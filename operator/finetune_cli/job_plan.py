@@ -10,7 +10,6 @@ from rich.text import Text
 
 from finetune_api.identity import spec_digest
 from finetune_api.job import FineTuneJob, FineTuneJobSpec
-from finetune_api.run import Setting
 from finetune_api.settings import settings_of
 from finetune_api.status import RetrainStatus, RunStatus
 from finetune_cli.cluster import LiveJob
@@ -34,7 +33,7 @@ def print_job_plan(console: Console, live: LiveJob, now: datetime) -> None:
     for name, text in _facts(live, spec):
         print_line(console, f"{name:<9}  {text}")
     console.print("", _pods(spec), sep="\n")
-    print_settings(console, settings_as_written(live))
+    print_settings(console, settings_of(spec))
 
 
 def print_change(console: Console, live: LiveJob | None, wanted: FineTuneJob, now: datetime) -> None:
@@ -95,16 +94,6 @@ def _own_reason(live: LiveJob, spec: FineTuneJobSpec, now: datetime) -> str | No
 
 def _named(run: RunStatus) -> str:
     return f"run {run.id}" if run.id else "the latest run"
-
-
-def settings_as_written(live: LiveJob) -> list[Setting]:
-    """Effective settings. What the manifest set is told from defaults by what kubectl kept of it, else by the value."""
-    spec = live.job.spec
-    plain = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    kept = FineTuneJobSpec.model_validate(live.applied) if live.applied is not None else None
-    # Whoever edited the job since has left the kept manifest behind.
-    written = kept if kept == spec else FineTuneJobSpec.model_validate(plain)
-    return settings_of(written)
 
 
 def changed_settings(before: FineTuneJobSpec, after: FineTuneJobSpec) -> list[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from finetune_api.run import result_at
 from finetune_cli.cluster import ClusterError, LiveJob
 from finetune_cli.comparison import print_comparison
 from finetune_cli.layout import print_line
@@ -20,11 +21,15 @@ def print_job_report(console: Console, live: LiveJob) -> None:
     run = folder.rpartition("/")[2]
     console.print(Text(f"{live.job.metadata.namespace}/{live.job.metadata.name}  run {run}", style="bold"))
     console.print()
+    result = result_at(status.adapter.uri) if status.adapter else "adapter"
     if status.evaluation is not None:
-        print_comparison(console, status.evaluation)
+        print_comparison(console, status.evaluation, result)
     if status.adapter is not None:
-        print_line(console, f"Adapter: {status.adapter.uri} ({byte_size(status.adapter.size_bytes)})")
+        place = f"{result.capitalize()}:"
+        print_line(console, f"{place:<8} {status.adapter.uri} ({byte_size(status.adapter.size_bytes)})")
         print_line(console, f"         {status.adapter.digest}")
+        if status.adapter.merged_uri is not None:
+            print_line(console, f"Merged:  {status.adapter.merged_uri}")
     print_line(console, f"Report:  {folder}/report.html")
     if status.current is not None and status.current.run_id != run:
         print_line(console, f"In use:  {status.current.uri}, of the earlier run {status.current.run_id}")

@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from finetune_api.run import Progress
+from finetune_api.run import Progress, result_at
 from finetune_api.status import FailureStatus, FineTuneJobStatus, Phase, RunStatus, Trigger
 from finetune_cli.cluster import LiveJob
 from finetune_cli.comparison import print_comparison
@@ -46,7 +46,7 @@ def print_status(console: Console, live: LiveJob, now: datetime) -> None:
         _print_failure(console, status.failure, status.message or "", now)
     console.print()
     if status.evaluation is not None:
-        print_comparison(console, status.evaluation)
+        print_comparison(console, status.evaluation, result_at(status.adapter.uri) if status.adapter else "adapter")
     if status.conditions:
         console.print(_conditions(status, now), "", sep="\n")
     if status.history:
@@ -69,10 +69,12 @@ def _facts(status: FineTuneJobStatus, now: datetime) -> Iterator[tuple[str, str]
     if status.run is not None:
         yield "run", f"{status.run.id or 'not named before its data is read'}, attempt {status.run.attempt}"
         yield from (("", line) for line in _times(status.run, now))
+        if status.run.data is not None:
+            yield "data", status.run.data
     in_use = status.current
     if status.adapter is not None and (in_use is None or in_use.uri != status.adapter.uri):
-        yield "adapter", status.adapter.uri
-    yield "in use", f"the adapter of run {in_use.run_id}" if in_use else "no adapter yet"
+        yield result_at(status.adapter.uri), status.adapter.uri
+    yield "in use", f"the {result_at(in_use.uri)} of run {in_use.run_id}" if in_use else "nothing yet"
     if in_use is not None:
         yield "", in_use.uri
     retrain = status.retrain

@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from finetune_api.settings import settings_of
 from finetune_api.status import FineTuneJobStatus, RunStatus
 from finetune_trainer.environment import cache_folder
 from finetune_trainer.errors import InvalidConfig
+from finetune_trainer.place import Place
 from finetune_trainer.promotion import make_current
 from finetune_trainer.runs import config_of, finished_report, invalid, job_store
 from finetune_trainer.session import Session
@@ -33,23 +34,25 @@ def run_job(manifest: Path, output: str) -> None:
     store = job_store(job)
     config = config_of(job, store, cache_folder())
     finished = finished_report(store.under(f"runs/{config.run_id}"))
+    place = Place.of()
     if finished is None:
-        finished = carry_out(config)
-    else:
+        finished = carry_out(config, place)
+    elif place.leads:
         make_current(store, finished, datetime.now(UTC))
         print(f"Nothing to do: run {config.run_id} of this manifest and this data is finished.", file=sys.stderr)
-    show(job, store, finished, output)
+    if place.leads:
+        show(job, store, finished, output)
 
 
-def carry_out(config: RunConfig) -> Report:
-    """Run with a live view, stopping cleanly on Ctrl-C and SIGTERM."""
+def carry_out(config: RunConfig, place: Place) -> Report:
+    """Run with a live view (the first process of several has it), stopping cleanly on Ctrl-C and SIGTERM."""
     from finetune_cli.live import watching
 
-    with watching(config) as tell, stopping_on_signals() as stop:
+    with watching(config) if place.leads else nullcontext(lambda _: None) as tell, stopping_on_signals() as stop:
         tell(Progress(stage="prepare", message="loading the libraries"))
         from finetune_trainer.recipe import run  # takes seconds: not before the person sees something
 
-        return run(config, Session(cache_folder(), tell, stop, lambda: datetime.now(UTC)))
+        return run(config, Session(cache_folder(), tell, stop, lambda: datetime.now(UTC), place=place))
 
 
 def show(job: FineTuneJob, store: Store, report: Report, output: str) -> None:

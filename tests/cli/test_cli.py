@@ -135,7 +135,10 @@ def test_a_plan_shows_what_a_run_would_do_and_writes_nothing(tmp_path: Path, tin
         "Left out: 1 row exact duplicate of an earlier row, for instance 41",
         "4 (4 an epoch), at most 4; validation after step 4 of each epoch",
         "are trained",
-        "memory      about",
+        "here        ",
+        " MiB, of which base ",
+        "accelerator   memory needed   tokens a second   4 steps take",
+        " H100 ",
         "Warning: Only 4 optimiser steps are planned",
     ):
         assert want in ended.out
@@ -338,9 +341,12 @@ def test_help_is_quick_and_loads_no_heavy_library(command: str) -> None:
     assert float(seconds) < 1.5
 
 
-def test_a_real_run_prints_nothing_but_its_own_lines(tmp_path: Path, tiny_qwen: Path) -> None:
+@pytest.mark.parametrize(
+    "method", [{"lora": {"rank": 4}}, {"type": "full"}, {"type": "prefix"}, {"type": "bottleneck"}], ids=str
+)
+def test_a_real_run_prints_nothing_but_its_own_lines(method: dict[str, Any], tmp_path: Path, tiny_qwen: Path) -> None:
     data = write_records(tmp_path / "rows.jsonl", triage(40))
-    job = make_job(tiny_qwen, data, tmp_path / "out", method={"quantization": "nf4", "lora": {"rank": 4}})
+    job = make_job(tiny_qwen, data, tmp_path / "out", method=method)
     manifest = write_job(tmp_path / "job.yaml", job)
     command = [sys.executable, "-m", "finetune_cli", "run", str(manifest)]
     quiet = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}

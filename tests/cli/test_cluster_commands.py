@@ -14,7 +14,7 @@ from finetune_api.problems import parse_job
 from finetune_api.status import FineTuneJobStatus, RetrainStatus
 from finetune_cli.cluster import LiveJob, Pod, explain
 from finetune_cli.job_logs import Choice, choose_pod, has_ended
-from finetune_cli.job_plan import changed_settings, foresee, settings_as_written
+from finetune_cli.job_plan import changed_settings, foresee
 from finetune_cli.job_status import span
 from support.manifests import make_manifest
 from support.statuses import KEY, NOW, make_status
@@ -37,7 +37,6 @@ def make_live(status: FineTuneJobStatus | None = None, **spec: Any) -> LiveJob:
         created=NOW,
         deleted=False,
         requested=None,
-        applied=None,
     )
 
 
@@ -199,15 +198,6 @@ def test_only_settings_that_differ_are_listed_as_changes() -> None:
         ("training.epochs", "3", "9"),
         ("training.maxEpochs", "5", "9"),
     ]
-
-
-def test_a_manifest_that_kubectl_kept_does_not_speak_for_a_job_edited_since() -> None:
-    kept = make_manifest(training={"seed": 7})["spec"]
-    edited = replace(make_live(training={"seed": 8}), applied=kept)
-    sources = {setting.path: setting.source for setting in settings_as_written(edited)}
-
-    assert sources["training.seed"] == "manifest"
-    assert sources["training.epochs"] == "default: best-practice article"
 
 
 @pytest.mark.parametrize(

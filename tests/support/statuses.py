@@ -130,6 +130,7 @@ def make_run(**changes: Any) -> RunStatus:
     fields: dict[str, Any] = {
         "id": RUN_ID,
         "digest": DIGEST,
+        "data": "2,400 rows prepared. A card needs at least 7.2 GiB.",
         "attempt": 2,
         "key": KEY,
         "spec_digest": "sha256:" + "5b1d0c77" * 8,
