@@ -7,7 +7,7 @@ from typing import Literal
 from finetune_api.job import API_VERSION, KIND
 from finetune_api.status import FineTuneJobStatus, RunStatus
 from finetune_operator.observed import Subject
-from finetune_operator.workloads import Manifest
+from finetune_operator.orders import Manifest
 
 COMPONENT = "finetune-operator"
 LONGEST_MESSAGE = 1000
@@ -29,7 +29,8 @@ def announce(before: FineTuneJobStatus, after: FineTuneJobStatus) -> list[Announ
     if after.run and _key(before.run) != after.run.key:
         told.append(Announcement("Normal", "RunStarted", f"Run {after.run.key} begins: {_why(after.run)}"))
     if after.run and after.run.id and (before.run is None or before.run.id != after.run.id):
-        told.append(Announcement("Normal", "DataPrepared", f"The data of run {after.run.id} is checked and divided."))
+        found = after.run.data or "The data is checked and divided."
+        told.append(Announcement("Normal", "DataPrepared", f"Run {after.run.id}: {found}"))
     if after.failure is not None and after.failure != before.failure and after.phase != "Failed":
         told.append(Announcement("Warning", after.failure.reason, f"{after.failure.message} It will be tried again."))
     elif (after.phase, _reason(after)) != (before.phase, _reason(before)) and _reason(after) not in UNTOLD:

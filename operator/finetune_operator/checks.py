@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from finetune_api.status import RetrainStatus, RunStatus
 from finetune_operator.diagnosis import explain_failure
 from finetune_operator.observed import Observed, StageJob, StagePod, last_report
-from finetune_operator.workloads import StageOrder
+from finetune_operator.orders import StageOrder
 
 LONGEST_LOOK = timedelta(minutes=10)
 

@@ -13,8 +13,8 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from finetune_api.crd import PLURAL
 from finetune_api.job import GROUP, VERSION
-from finetune_operator.observed import Key, StageJob
-from finetune_operator.workloads import Manifest
+from finetune_operator.observed import Key, StageJob, StageService
+from finetune_operator.orders import Manifest
 
 MERGE_PATCH = "application/merge-patch+json"
 PAGE = 250
@@ -50,8 +50,11 @@ class Resource:
 FINETUNEJOBS = Resource(f"/apis/{GROUP}/{VERSION}", PLURAL)
 JOBS = Resource("/apis/batch/v1", "jobs")
 PODS = Resource("/api/v1", "pods")
+SERVICES = Resource("/api/v1", "services")
 EVENTS = Resource("/api/v1", "events")
 LEASES = Resource("/apis/coordination.k8s.io/v1", "leases")
+UNCHECKED = "?fieldValidation=Ignore"
+"""Search a manifest for fields that do not exist, and the answer is a warning that nobody reads, at 5 % of the time."""
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Count = Callable[[str, str, int], None]
@@ -72,17 +75,18 @@ class Cluster:
     async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
         """The object as it was created. ClusterError 409 if one of its name exists."""
         path = resource.path(manifest["metadata"]["namespace"])
-        return await self._call("create", resource, "POST", path, manifest)
+        return await self._call("create", resource, "POST", f"{path}{UNCHECKED}", manifest)
 
-    async def delete(self, job: StageJob) -> None:
-        """Delete this very Job and, by the garbage collector, its pods. One that is gone is fine."""
-        options = {"propagationPolicy": "Background", "preconditions": {"uid": job.uid}}
+    async def delete(self, child: StageJob | StageService) -> None:
+        """Delete this very Job and, by the garbage collector, its pods; or this Service. One that is gone is fine."""
+        resource = JOBS if isinstance(child, StageJob) else SERVICES
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": child.uid}}
         with ignoring(404, 409):
-            await self._call("delete", JOBS, "DELETE", JOBS.path(job.namespace, job.name), options)
+            await self._call("delete", resource, "DELETE", resource.path(child.namespace, child.name), options)
 
     async def patch_status(self, key: Key, patch: Manifest) -> Manifest:
         """The job after a merge patch of its status."""
-        path = FINETUNEJOBS.path(key.namespace, key.name, "status")
+        path = f"{FINETUNEJOBS.path(key.namespace, key.name, 'status')}{UNCHECKED}"
         return await self._call("patch", FINETUNEJOBS, "PATCH", path, patch, {"Content-Type": MERGE_PATCH})
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:

@@ -10,20 +10,23 @@ from datetime import datetime, timedelta
 from finetune_api.identity import spec_digest
 from finetune_api.status import FineTuneJobStatus, RetrainStatus, RunStatus
 from finetune_operator.checks import Check, follow_check
-from finetune_operator.observed import Observed, StageJob, Subject
+from finetune_operator.observed import Observed, StageJob, StageService, Subject
+from finetune_operator.orders import StageOrder, run_key
+from finetune_operator.rendezvous import missing_services, useless_services
 from finetune_operator.settings import Settings
 from finetune_operator.stages import Step, deadline_of, pursue
 from finetune_operator.status import Situation, compose_status, stand_still
 from finetune_operator.triggers import Start, due_start, find_fault, follow_schedule
-from finetune_operator.workloads import StageOrder, run_key
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: delete, create, say."""
+    """What to do, in this order: delete, let meet, create, say."""
 
     status: FineTuneJobStatus
-    delete: Sequence[StageJob] = ()
+    delete: Sequence[StageJob | StageService] = ()
+    let_meet: Sequence[StageOrder] = ()
+    """Attempts that go on and lack their Service."""
     create: Sequence[StageOrder] = ()
     wake_at: datetime | None = None
     """When to look again even if nothing happens."""
@@ -39,12 +42,15 @@ def decide(seen: Observed, settings: Settings, now: datetime) -> Plan:
     start = due_start(subject, subject.status.run, check.new_data, now)
     step = next_step(seen, start, objection, settings, now)
     retrain = remember(subject, step.situation, check, now)
-    unwanted = (*step.delete, *check.delete, *leftovers(seen, step.situation.run))
+    unwanted = {job for job in (*step.delete, *check.delete, *leftovers(seen, step.situation.run)) if not job.deleted}
+    create = [*step.create, *(check.create if start is None else ())]  # a new run reads the data anyway
+    kept = [job for job in seen.jobs if job not in unwanted]
     times = (step.wake_at, check.wake_at, retrain.next_schedule_time, time_limit(subject, step.situation, now))
     return Plan(
         status=compose_status(subject, step.situation, retrain, now),
-        delete=[job for job in dict.fromkeys(unwanted) if not job.deleted],
-        create=[*step.create, *(check.create if start is None else ())],  # a new run reads the data anyway
+        delete=[*(job for job in seen.jobs if job in unwanted), *useless_services(seen.services, kept, create)],
+        let_meet=missing_services(seen.services, kept),
+        create=create,
         wake_at=min((time for time in times if time), default=None),
     )
 

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.run import PASSING, ExitCode
+from finetune_operator.crew import Crew, find_doubtful
 from finetune_operator.observed import StageJob, StagePod, report_of
 
 LOG_LINES = 10
@@ -19,6 +21,18 @@ REASONS = {
     ExitCode.MODEL_NOT_LOADABLE: "ModelNotLoadable",
     ExitCode.STOPPED: "Stopped",
 }
+WORDLESS = {
+    ExitCode.INVALID_CONFIG: "The trainer refuses the settings of the run.",
+    ExitCode.DATA_REJECTED: "The trainer refuses the data.",
+    ExitCode.DIVERGED: "The loss is no longer a number.",
+    ExitCode.OUT_OF_MEMORY: "A forward or backward pass did not fit the memory.",
+    ExitCode.STORAGE: "Reading or writing a store failed.",
+    ExitCode.MODEL_NOT_LOADABLE: "The base model cannot be loaded.",
+    ExitCode.STOPPED: "The trainer was told to stop.",
+}
+"""What an exit code alone tells, where no report came with it."""
+TELLING = frozenset(REASONS) - {ExitCode.STOPPED}
+"""Exit codes that name a cause. Pods that lost another one stop: that is what followed from it."""
 POD_LOST = "PodLost"
 OUT_OF_MEMORY = ("OutOfMemory", "OOMKilled")
 NEVER_RAN = ("StartError", "ContainerCannotRun")
@@ -68,6 +82,20 @@ def find_hindrance(pod: StagePod | None, complaint: str) -> Hindrance | None:
     return None
 
 
+def hindrance_of(crew: Crew, complaint: str) -> Hindrance | None:
+    """What keeps the first of a stage's pods from running that something does; only of the others the index is told."""
+    doubtful = find_doubtful(crew)
+    for index, pod in enumerate(crew):
+        found = None if pod and pod.over else find_hindrance(pod, complaint if index == doubtful else "")
+        if found:
+            return replace(found, message=_named(index, found.message))
+    return None
+
+
+def _named(index: int, message: str) -> str:
+    return f"Pod {index}: {message}" if index else message
+
+
 def _of_creation(complaint: str) -> Hindrance:
     reason = "QuotaExceeded" if "exceeded quota" in complaint else "PodForbidden"
     return Hindrance(reason, f"The pod cannot be created: {_short(complaint)}", True)
@@ -94,14 +122,37 @@ def _of_container(message: str) -> Hindrance:
 
 
 def explain_failure(spec: FineTuneJobSpec, job: StageJob, pods: Sequence[StagePod]) -> Failure:
-    """Why the Job of an attempt failed, from its last pod's end, or from what the Job controller says."""
+    """Why the Job of an attempt failed: from how the most telling pod ended, or from what the Job controller says."""
     if job.reason == "DeadlineExceeded":
         # The run itself still has time, else it would have been ended for that: its deadline was raised meanwhile.
         return Failure("DeadlineExceeded", "The Job reached the deadline that it was started with.", passing=True)
-    ended = [pod for pod in pods if pod.over]
-    if not ended:
+    pod = find_culprit(job, pods)
+    if pod is None:
         return Failure(POD_LOST, "The pod was deleted before it could finish.", passing=True)
-    return _of_pod(spec, max(ended, key=lambda pod: pod.created))
+    failure = _of_pod(spec, pod)
+    return replace(failure, message=_named(pod.index, failure.message))
+
+
+def find_culprit(job: StageJob, pods: Sequence[StagePod]) -> StagePod | None:
+    """The pod that tells why a Job failed: of those that were last at their index, the first of the most telling."""
+    last = {pod.index: pod for pod in sorted(pods, key=lambda pod: pod.created) if pod.over}
+    if job.ended == "Complete":
+        return last.get(0)
+    never = datetime.max.replace(tzinfo=UTC)
+    ends = sorted(last.values(), key=lambda pod: (_vagueness(pod), pod.ended_at or never, pod.index))
+    return ends[0] if ends else None
+
+
+def _vagueness(pod: StagePod) -> int:
+    """How little the end of a pod says about why others ended."""
+    report = report_of(pod)
+    if pod.index == 0 and report is not None and report.exit_code in TELLING:
+        return 0
+    if pod.exit_code in TELLING:
+        return 1
+    if pod.exit_code == ExitCode.DONE:
+        return 4
+    return 3 if pod.exit_code == ExitCode.STOPPED or pod.disrupted else 2
 
 
 def _of_pod(spec: FineTuneJobSpec, pod: StagePod) -> Failure:
@@ -126,6 +177,9 @@ def _of_pod(spec: FineTuneJobSpec, pod: StagePod) -> Failure:
         return Failure("NoReport", "The trainer ended without saying how the run stands.", True, 0, log)
     if pod.exit_code is None:
         return Failure(POD_LOST, "The pod ended before its container did; its node may be gone.", True, None, log)
+    if pod.exit_code in REASONS:
+        code = ExitCode(pod.exit_code)
+        return Failure(REASONS[code], WORDLESS[code], code in PASSING, pod.exit_code, log)
     return Failure(
         "Crashed", f"The trainer ended unexpectedly with exit code {pod.exit_code}.", True, pod.exit_code, log
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from finetune_operator.announcements import Announcement, build_event
 from finetune_operator.cluster import EVENTS, Cluster, ClusterError
 from finetune_operator.observed import Subject
-from finetune_operator.workloads import Manifest
+from finetune_operator.orders import Manifest
 
 PAUSE_SECONDS = 0.1
 """Between two Events, so that the stories of hundreds of jobs do not take the API server's time from their pods."""

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator.cluster import LEASES, Cluster, ClusterError
+from finetune_operator.orders import Manifest
 from finetune_operator.settings import Settings
-from finetune_operator.workloads import Manifest
 
 LEASE_SECONDS = 15.0
 """A Lease that was not renewed for this long is free."""

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from finetune_api.contract import (
     ATTEMPT_LABEL,
+    INDEX_LABEL,
     JOB_LABEL,
     REQUEST_ANNOTATION,
     RUN_LABEL,
@@ -68,6 +69,8 @@ class StageJob:
     """Digest of what its pods are made from."""
     micro_batch_tokens: int | None
     """What its pod was told instead of the manifest's value, if anything."""
+    nodes: int
+    """How many pods work together."""
     created: datetime
     suspended: bool
     ended: Literal["Complete", "Failed"] | None
@@ -93,6 +96,8 @@ class StagePod:
     run: str
     stage: StageName
     attempt: int
+    index: int
+    """Its number among pods that work together, from 0; the first speaks for all."""
     created: datetime
     phase: str
     reason: str
@@ -129,6 +134,25 @@ class StagePod:
         return self.phase in ("Succeeded", "Failed") or self.exit_code is not None
 
 
+@dataclass(frozen=True, slots=True)
+class StageService:
+    """The Service by which the pods of a Job find each other."""
+
+    namespace: str
+    owner: str
+    name: str
+    uid: str
+    run: str
+    stage: StageName
+    attempt: int
+    deleted: bool
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing follows from its being there."""
+        return True
+
+
 @dataclass(frozen=True)
 class Observed:
     """Everything that one decision is based on."""
@@ -136,6 +160,7 @@ class Observed:
     subject: Subject
     jobs: Sequence[StageJob] = ()
     pods: Sequence[StagePod] = ()
+    services: Sequence[StageService] = ()
     progress: Progress | None = None
     """What the running pod just said."""
     complaint: str = ""
@@ -159,6 +184,7 @@ def view_job(raw: Object) -> StageJob:
         attempt=int(labels[ATTEMPT_LABEL]),
         template=meta.get("annotations", {}).get(TEMPLATE_ANNOTATION, ""),
         micro_batch_tokens=_tokens_of(spec),
+        nodes=spec.get("completions", 1),
         created=parse_time(meta["creationTimestamp"]),
         suspended=spec.get("suspend", False),
         ended=ended,  # type: ignore[arg-type]
@@ -185,6 +211,7 @@ def view_pod(raw: Object) -> StagePod:
         run=labels[RUN_LABEL],
         stage=labels[STAGE_LABEL],
         attempt=int(labels[ATTEMPT_LABEL]),
+        index=int(labels.get(INDEX_LABEL, 0)),
         created=parse_time(meta["creationTimestamp"]),
         phase=status.get("phase", "Pending"),
         reason=status.get("reason", ""),
@@ -201,6 +228,21 @@ def view_pod(raw: Object) -> StagePod:
         last_word=ended.get("message", ""),
         started_at=_start_of(ended.get("startedAt") or state.get("running", {}).get("startedAt")),
         ended_at=_maybe_time(ended.get("finishedAt")),
+        deleted="deletionTimestamp" in meta,
+    )
+
+
+def view_service(raw: Object) -> StageService:
+    """The view of a Service made for this operator's Jobs."""
+    meta, labels = raw["metadata"], raw["metadata"]["labels"]
+    return StageService(
+        namespace=meta["namespace"],
+        owner=labels[JOB_LABEL],
+        name=meta["name"],
+        uid=meta["uid"],
+        run=labels[RUN_LABEL],
+        stage=labels[STAGE_LABEL],
+        attempt=int(labels[ATTEMPT_LABEL]),
         deleted="deletionTimestamp" in meta,
     )
 
@@ -223,8 +265,8 @@ def view_subject(raw: Object) -> Subject:
 
 
 def last_report(pods: Sequence[StagePod]) -> RunReport | None:
-    """What the pod that succeeded last said."""
-    done = [pod for pod in pods if pod.exit_code == 0]
+    """What the pod that succeeded last said; of several that work together, the first speaks."""
+    done = [pod for pod in pods if pod.exit_code == 0 and pod.index == 0]
     return report_of(max(done, key=lambda pod: pod.created)) if done else None
 
 

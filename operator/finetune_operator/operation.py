@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 
 from finetune_operator.audit import Audit
-from finetune_operator.cluster import JOBS, PODS, Cluster, ClusterError
+from finetune_operator.cluster import JOBS, PODS, SERVICES, Cluster, ClusterError
 from finetune_operator.herald import Herald
 from finetune_operator.informer import Informer
-from finetune_operator.observed import Key, Object, view_job, view_pod
+from finetune_operator.observed import Key, Object, view_job, view_pod, view_service
 from finetune_operator.progress import ProgressReader
 from finetune_operator.reconcile import Dependencies, reconcile
 from finetune_operator.settings import Settings
@@ -38,12 +38,14 @@ class Operation:
         namespaces, clock = settings.watch_namespaces, time.monotonic
         self._jobs = Informer(cluster, JOBS, namespaces, view_job, self.note_child, clock)
         self._pods = Informer(cluster, PODS, namespaces, view_pod, self.note_child, clock)
+        self._services = Informer(cluster, SERVICES, namespaces, view_service, self.note_child, clock)
         self.audit = Audit(cluster, self.shelf, self.queue, settings, clock)
         reader = ProgressReader(session, timedelta(seconds=settings.progress_seconds), utc_now)
         self._herald = Herald(cluster, settings.pod_name, utc_now)
         self._deps = Dependencies(
-            cluster, self.shelf, self._jobs, self._pods, reader, self._herald, telemetry, settings, utc_now
-        )
+            cluster, self.shelf, self._jobs, self._pods, self._services, reader, self._herald, telemetry, settings,
+            utc_now,
+        )  # fmt: skip
         self.leads = False
         telemetry.show(LiveState(self.shelf.phases, self.watch_ages, lambda: len(self.queue), lambda: self.leads))
 
@@ -58,13 +60,14 @@ class Operation:
             self.queue.add(key)
 
     def note_child(self, key: Key, quiet: bool) -> None:
-        """A Job or a pod of a FineTuneJob is not what it was."""
+        """A Job, a pod or a Service of a FineTuneJob is not what it was."""
         (self.queue.add_at_leisure if quiet else self.queue.add_soon)(key)
 
     async def prepare(self) -> None:
         """Know all children before any job is looked at: a missing child would be made anew."""
-        self._tasks = [asyncio.create_task(informer.run()) for informer in (self._jobs, self._pods)]
-        await asyncio.gather(self._jobs.synced.wait(), self._pods.synced.wait())
+        runs = (self._jobs.run(), self._pods.run(), self._services.run())
+        self._tasks = [asyncio.create_task(run) for run in runs]
+        await asyncio.gather(self._jobs.synced.wait(), self._pods.synced.wait(), self._services.synced.wait())
         self._tasks += [asyncio.create_task(self._work()) for _ in range(self._settings.workers)]
         self._tasks += [asyncio.create_task(side.run()) for side in (self.audit, self._herald)]
         self.audit.prove_alive()
@@ -81,7 +84,12 @@ class Operation:
         """Seconds since each watch last proved to be alive; nothing while another replica leads."""
         if not self.leads:
             return {}
-        return {"finetunejobs": self.audit.age(), "jobs": self._jobs.age(), "pods": self._pods.age()}
+        return {
+            "finetunejobs": self.audit.age(),
+            "jobs": self._jobs.age(),
+            "pods": self._pods.age(),
+            "services": self._services.age(),
+        }
 
     def complaint(self) -> str:
         """Why this process should be restarted, if it should."""

@@ -29,6 +29,9 @@ PERMISSIONS = (
     Permission(GROUP, f"{PLURAL}/status", ("patch",), "jobs", "to say how they stand"),
     Permission("batch", "jobs", ("create", "delete", "list", "watch"), "jobs", "stages of a run"),
     Permission("", "pods", ("list", "watch"), "jobs", "why a stage waits, and the trainer's last word"),
+    Permission(
+        "", "services", ("create", "delete", "list", "watch"), "jobs", "how pods that train together find each other"
+    ),
     Permission("", "events", ("create", "list"), "jobs", "to tell the story; to learn why a pod could not be made"),
     Permission("coordination.k8s.io", "leases", ("create",), "operator", "one of several replicas leads"),
     Permission(

@@ -14,19 +14,20 @@ PATIENCE_SECONDS = 2.0
 
 
 class ProgressReader:
-    """Asks each pod at most once per interval; in between it repeats the last answer."""
+    """Asks each pod once per interval, and not at first: what has just begun serves nothing yet."""
 
     def __init__(self, session: aiohttp.ClientSession, interval: timedelta, now: Callable[[], datetime]) -> None:
         self._session, self._interval, self._now = session, interval * 0.8, now
         self._answers: dict[tuple[str, str], tuple[datetime, Progress | None]] = {}
 
     async def read(self, pods: Sequence[StagePod]) -> Progress | None:
-        """What the running pod of a job says; None if there is none, or it does not answer."""
-        pod = next((pod for pod in pods if pod.running and pod.ip and pod.stage != "check"), None)
+        """What the running pod of a job says, the first of several; None if there is none, or it does not answer."""
+        speakers = (pod for pod in pods if pod.running and pod.ip and pod.stage != "check" and pod.index == 0)
+        pod = next(speakers, None)
         if pod is None:
             return None
-        known = self._answers.get((pod.namespace, pod.name))
-        if known is None or self._now() - known[0] >= self._interval:
+        known = self._answers.setdefault((pod.namespace, pod.name), (self._now(), None))
+        if self._now() - known[0] >= self._interval:
             known = self._answers[(pod.namespace, pod.name)] = (self._now(), await self._ask(pod.ip))
         return known[1]
 

@@ -8,18 +8,32 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetune_api.status import FineTuneJobStatus
 from finetune_operator.announcements import announce
-from finetune_operator.cluster import JOBS, Cluster, ClusterError, ignoring
+from finetune_operator.cluster import JOBS, SERVICES, Cluster, ClusterError, ignoring
+from finetune_operator.crew import crew_of, find_doubtful, pods_of
 from finetune_operator.decision import Plan, decide
 from finetune_operator.herald import Herald
 from finetune_operator.informer import Informer
-from finetune_operator.observed import Key, Observed, StageJob, StagePod, Subject, view_job, view_subject
+from finetune_operator.observed import (
+    Key,
+    Observed,
+    StageJob,
+    StagePod,
+    StageService,
+    Subject,
+    view_job,
+    view_service,
+    view_subject,
+)
+from finetune_operator.orders import StageOrder, name_of, nodes_of
 from finetune_operator.progress import ProgressReader
+from finetune_operator.rendezvous import build_service
 from finetune_operator.settings import Settings
 from finetune_operator.shelf import Shelf
 from finetune_operator.status import Situation, compose_status, status_patch, unreadable_status
 from finetune_operator.telemetry import Telemetry
-from finetune_operator.workloads import StageOrder, build_job, name_of
+from finetune_operator.workloads import build_job
 
 SOON = timedelta(seconds=2)
 NO_POD_YET = timedelta(seconds=10)
@@ -38,6 +52,7 @@ class Dependencies:
     shelf: Shelf
     jobs: Informer[StageJob]
     pods: Informer[StagePod]
+    services: Informer[StageService]
     progress: ProgressReader
     herald: Herald
     telemetry: Telemetry
@@ -61,8 +76,8 @@ async def reconcile(key: Key, deps: Dependencies) -> datetime | None:
     seen = await observe(subject, deps)
     decided = decide(seen, deps.settings, deps.now())
     plan = await execute(seen, decided, deps)
-    if plan is decided and plan.create and subject.status.phase is None:
-        return None  # what its Job or pod tells in a moment goes into the first status: half the writes of a new job
+    if plan is decided and passes_by(subject.status, plan):
+        return None  # the new Job, or its pod, tells more in a moment
     after = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
     if await write_status(key, raw, after, deps):
         deps.telemetry.note_turn(seen, plan.status)
@@ -70,11 +85,19 @@ async def reconcile(key: Key, deps: Dependencies) -> datetime | None:
     return plan.wake_at
 
 
+def passes_by(before: FineTuneJobStatus, plan: Plan) -> bool:
+    """Whether a status only says that the first Job, or the next stage's, was created: the next status takes it in."""
+    if not plan.create or plan.status.failure is not None:
+        return False
+    return before.phase is None or (before.phase == "Preparing" and {order.stage for order in plan.create} == {"train"})
+
+
 async def observe(subject: Subject, deps: Dependencies) -> Observed:
     """Everything known about a job and its children."""
     jobs, pods = deps.jobs.of(subject.key), deps.pods.of(subject.key)
     deps.progress.forget(pods)
-    seen = Observed(subject, jobs, pods, progress=await deps.progress.read(pods))
+    progress = await deps.progress.read(pods)
+    seen = Observed(subject, jobs, pods, deps.services.of(subject.key), progress)
     about = object_to_ask_about(seen, deps.now())
     return replace(seen, complaint=await deps.cluster.warnings_about(*about)) if about else seen
 
@@ -83,19 +106,20 @@ def object_to_ask_about(seen: Observed, now: datetime) -> tuple[str, str] | None
     """Namespace and uid of a Job whose pod cannot be made, or of a pod that does not start though it has a node."""
     waiting = [job for job in seen.jobs if job.ended is None and not job.suspended and now - job.created >= NO_POD_YET]
     for job in waiting:
-        pods = [pod for pod in seen.pods if (pod.run, pod.stage, pod.attempt) == (job.run, job.stage, job.attempt)]
-        if not pods:
-            return job.namespace, job.uid
-        pod = max(pods, key=lambda pod: pod.created)
-        if pod.node and pod.waiting == "ContainerCreating":
-            return pod.namespace, pod.uid
+        crew = crew_of(job, pods_of(seen, job))
+        index = find_doubtful(crew)
+        if index is not None:
+            return job.namespace, (crew[index] or job).uid
     return None
 
 
 async def execute(seen: Observed, plan: Plan, deps: Dependencies) -> Plan:
     """Delete and create what the plan says. Returns the plan, or what the API server made of it."""
-    for job in plan.delete:
-        await deps.cluster.delete(job)
+    for child in plan.delete:
+        await deps.cluster.delete(child)
+    for order in plan.let_meet:
+        with ignoring(*REFUSALS):  # the pods that go on know where the others are
+            await let_meet(seen.subject, order, deps)
     for order in plan.create:
         plan = await start(seen.subject, order, plan, deps)
     return plan
@@ -104,6 +128,8 @@ async def execute(seen: Observed, plan: Plan, deps: Dependencies) -> Plan:
 async def start(subject: Subject, order: StageOrder, plan: Plan, deps: Dependencies) -> Plan:
     """Create a stage's Job. One that is there already is as good, unless it is on its way out: look again soon."""
     try:
+        if nodes_of(subject.job.spec, order) > 1:
+            await let_meet(subject, order, deps)
         deps.jobs.put(view_job(await deps.cluster.create(JOBS, build_job(subject, order, deps.settings))))
         return plan
     except ClusterError as error:
@@ -117,6 +143,12 @@ async def start(subject: Subject, order: StageOrder, plan: Plan, deps: Dependenc
         )
         status = compose_status(subject, refused, plan.status.retrain, deps.now())
         return replace(plan, status=status, wake_at=deps.now() + REFUSED_AGAIN)
+
+
+async def let_meet(subject: Subject, order: StageOrder, deps: Dependencies) -> None:
+    """Create the Service by which the pods of an attempt find each other. One that is there already is as good."""
+    with ignoring(409):
+        deps.services.put(view_service(await deps.cluster.create(SERVICES, build_service(subject, order))))
 
 
 async def write_status(key: Key, raw: dict[str, Any], after: dict[str, Any], deps: Dependencies) -> bool:

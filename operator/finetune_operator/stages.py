@@ -4,18 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from finetune_api.run import Progress, RunReport, Stage
+from finetune_api.run import Progress, RunReport
 from finetune_api.status import CurrentAdapter, FailureStatus, FineTuneJobStatus, Phase, RunStatus
-from finetune_operator.diagnosis import OUT_OF_MEMORY, POD_LOST, Failure, explain_failure, find_hindrance
+from finetune_operator.crew import crew_of, pods_of
+from finetune_operator.diagnosis import OUT_OF_MEMORY, POD_LOST, Failure, Hindrance, explain_failure, hindrance_of
+from finetune_operator.narration import describe, describe_departure, phase_of
 from finetune_operator.observed import Observed, StageJob, StageName, StagePod, Subject, last_report
+from finetune_operator.orders import StageOrder
 from finetune_operator.settings import Settings
 from finetune_operator.status import Situation
-from finetune_operator.workloads import StageOrder, template_of
+from finetune_operator.workloads import template_of
 
 LONGEST_WAIT = timedelta(minutes=10)
 LOOK_AGAIN = timedelta(seconds=15)
 """How soon a stage without a running pod is looked at again: quotas and missing volumes only show in events."""
-FEWEST_TOKENS = 128
+FEWEST_TOKENS, TOKENS_UNASKED = 128, 8192
+"""Of a forward pass; the trainer chooses by the memory of its GPU what the manifest does not ask for."""
 LATE = Failure("DeadlineExceeded", "The run took longer than spec.activeDeadlineSeconds.", passing=False)
 STARTING = {"prepare": "Waiting for the pod that prepares the data.", "train": "Waiting for the pod that trains."}
 
@@ -71,7 +75,9 @@ def hear_preparation(seen: Observed, run: RunStatus) -> tuple[RunStatus, RunRepo
     report = last_report(pods) if complete else None
     if report is None:
         return run, None
-    return run.model_copy(update={"id": report.run_id, "digest": report.digest, "attempt": 1}), report
+    found = report.message if report.stage == "prepare" else None  # what is finished already was not prepared again
+    known = {"id": report.run_id, "digest": report.digest, "data": found, "attempt": 1}
+    return run.model_copy(update=known), report
 
 
 def stage_of(seen: Observed, run: RunStatus) -> StageName:
@@ -122,7 +128,8 @@ def tokens_after(seen: Observed, job: StageJob | None) -> int | None:
         return None
     if job.ended != "Failed" or failure_of(seen, job).reason not in OUT_OF_MEMORY:
         return job.micro_batch_tokens
-    return max(FEWEST_TOKENS, (job.micro_batch_tokens or seen.subject.job.spec.training.micro_batch_tokens) // 2)
+    asked = seen.subject.job.spec.training.micro_batch_tokens or TOKENS_UNASKED
+    return max(FEWEST_TOKENS, (job.micro_batch_tokens or asked) // 2)
 
 
 def failure_of(seen: Observed, job: StageJob) -> Failure:
@@ -136,11 +143,6 @@ def failure_of(seen: Observed, job: StageJob) -> Failure:
     return Failure(noted.reason, noted.message, noted.will_retry, noted.exit_code, tuple(noted.log))
 
 
-def pods_of(seen: Observed, job: StageJob) -> list[StagePod]:
-    """The pods of one attempt."""
-    return [pod for pod in seen.pods if (pod.run, pod.stage, pod.attempt) == (job.run, job.stage, job.attempt)]
-
-
 def known_of(seen: Observed, run: RunStatus) -> FineTuneJobStatus:
     """What the status says of this run; nothing if it still speaks of another."""
     status = seen.subject.status
@@ -150,33 +152,30 @@ def known_of(seen: Observed, run: RunStatus) -> FineTuneJobStatus:
 def follow(
     seen: Observed, run: RunStatus, job: StageJob, pods: Sequence[StagePod], settings: Settings, now: datetime
 ) -> Step:
-    """A stage that has neither succeeded nor failed yet."""
-    failure = known_of(seen, run).failure
-    pod = max(pods, key=lambda pod: (not pod.over, pod.created), default=None)
-    if pod is None or not (pod.running or pod.over):
-        return await_pod(seen, run, job, pod, settings, now)
+    """A stage that has neither succeeded nor failed yet. Of several pods, the first tells how far it is."""
+    failure, crew = known_of(seen, run).failure, crew_of(job, pods)
+    speaker, hindrance = crew[0], hindrance_of(crew, seen.complaint)
+    if hindrance or speaker is None or not (speaker.running or speaker.over):
+        return await_pods(seen, run, job, hindrance, settings, now)
     if job.suspended:
         return Step(_held(seen, run, job, failure))
     progress = seen.progress or known_of(seen, run).progress
     phase = phase_of(job.stage, run.id is not None, progress)
-    message = describe(phase, progress)
-    if pod.running and (pod.deleted or pod.disrupted):
-        message = f"The pod was told to leave node {pod.node}; it saves its work, and another goes on from there."
+    message = describe_departure(crew) or describe(phase, progress)
     situation = Situation(phase, phase, message, run, progress=progress, failure=failure)
-    return Step(situation, wake_at=now + timedelta(seconds=settings.progress_seconds) if pod.running else None)
+    return Step(situation, wake_at=now + timedelta(seconds=settings.progress_seconds) if speaker.running else None)
 
 
-def await_pod(
-    seen: Observed, run: RunStatus, job: StageJob, pod: StagePod | None, settings: Settings, now: datetime
+def await_pods(
+    seen: Observed, run: RunStatus, job: StageJob, hindrance: Hindrance | None, settings: Settings, now: datetime
 ) -> Step:
-    """A stage whose pod has not run yet. One that a changed manifest would make otherwise is made anew."""
+    """A stage of which a pod has not run yet. One that a changed manifest would make otherwise is made anew."""
     failure = known_of(seen, run).failure
     if job.template != template_of(seen.subject, again(job, run), settings):
         message = "What the pod is made from changed before it ran; it is made anew."
         return Step(Situation("Pending", "Starting", message, run, failure=failure), delete=[job])
     if job.suspended:
         return Step(_held(seen, run, job, failure))
-    hindrance = find_hindrance(pod, seen.complaint)
     if hindrance is None:
         starting = Situation("Pending", "Starting", STARTING[job.stage], run, failure=failure)
         return Step(starting, wake_at=now + LOOK_AGAIN)
@@ -203,29 +202,6 @@ def _held(seen: Observed, run: RunStatus, job: StageJob, failure: FailureStatus 
 def enqueued(queue: str, run: RunStatus, failure: FailureStatus | None) -> Situation:
     """Waiting for Kueue."""
     return Situation("Queued", "Queued", f"Waiting for queue {queue} to admit the Job.", run, failure=failure)
-
-
-PHASES: dict[Stage, Phase] = {
-    "prepare": "Preparing",
-    "train": "Training",
-    "evaluate": "Evaluating",
-    "publish": "Evaluating",
-}
-
-
-def phase_of(stage: StageName, prepared: bool, progress: Progress | None) -> Phase:
-    """The phase of a stage whose pod runs. Rows that are prepared are only read once more."""
-    if progress is None or (prepared and progress.stage == "prepare"):
-        return "Preparing" if stage == "prepare" else "Training"
-    return PHASES[progress.stage]
-
-
-def describe(phase: Phase, progress: Progress | None) -> str:
-    """A running stage in a few words. Numbers that change all the time stand in status.progress."""
-    doing = {"Preparing": "Preparing the data", "Training": "Training", "Evaluating": "Comparing base and adapter"}[
-        phase
-    ]
-    return f"{doing}: {progress.message}." if progress and progress.message else f"{doing}."
 
 
 def recover(

@@ -124,7 +124,7 @@ def _steps(situation: Situation) -> Aspects:
     evaluation = situation.evaluation
     prepared = run is not None and run.id is not None
     return {
-        "DataPrepared": (_reached(prepared, failed), "The data was read, checked and divided."),
+        "DataPrepared": (_reached(prepared, failed), (run and run.data) or "The data was read, checked and divided."),
         "Trained": (_reached(evaluation is not None or situation.phase == "Evaluating", failed), "Training has ended."),
         "Evaluated": (_reached(evaluation is not None, failed), "Base and adapter answered the held-out rows."),
         "Promoted": (

@@ -106,7 +106,8 @@ class Telemetry:
             seconds = _seconds(pod)
             if seconds is None or pod.stage == "check":
                 continue
-            self._stages.labels(pod.stage).observe(seconds)
+            if pod.index == 0:
+                self._stages.labels(pod.stage).observe(seconds)
             if pod.stage == "train":
                 self._gpu.labels(pod.namespace).inc(seconds * subject.job.spec.resources.gpus)
 

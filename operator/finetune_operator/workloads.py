@@ -1,79 +1,45 @@
 """The batch/v1 Jobs that carry out stages, built as plain objects. Pure; no object is ever read here."""
 
-import hashlib
 import json
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.contract import (
-    ATTEMPT_LABEL,
     CACHE_PATH,
     CACHE_VARIABLE,
     CLAIMS_PATH,
     CLAIMS_VARIABLE,
-    JOB_LABEL,
     JOB_VARIABLE,
     LAST_WORD_PATH,
     LAST_WORD_VARIABLE,
-    MANAGED_BY_LABEL,
-    MANAGER,
+    NODES_LABEL,
     QUEUE_LABEL,
-    RUN_LABEL,
-    STAGE_LABEL,
     TEMPLATE_ANNOTATION,
     TRAINER_PORT,
 )
-from finetune_api.identity import canonical
 from finetune_api.job import API_VERSION, KIND, FineTuneJobSpec
 from finetune_api.run import ExitCode
-from finetune_operator.observed import CONTAINER, TOKENS_FLAG, StageName, Subject
+from finetune_operator.observed import CONTAINER, TOKENS_FLAG, Subject
+from finetune_operator.orders import Manifest, StageOrder, digest_of, labels_of, name_of, nodes_of, owner_of
+from finetune_operator.rendezvous import indexed, meeting_variables, service_of
 from finetune_operator.settings import Settings
+from finetune_operator.volumes import CA_PATH, build_mounts, build_volumes
 
-NAME_KEPT = 36
-"""Characters of the job's name that its children carry; labels and pod names end at 63."""
 GRACE_SECONDS = 120
 """Time to save after a stop signal."""
 USER = 65532
-CA_PATH = "/etc/finetune/ca"
-
-Manifest = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class StageOrder:
-    """One attempt at one stage of one run."""
-
-    run: str
-    stage: StageName
-    attempt: int
-    run_id: str | None = None
-    """Known once the data was prepared."""
-    digest: str | None = None
-    micro_batch_tokens: int | None = None
-    """Instead of the manifest's, after a failure for want of memory."""
-    deadline_seconds: int | None = None
-
-
-def run_key(uid: str, spec_digest: str, token: str) -> str:
-    """Eight hex digits that name a run's children: equal for equal reasons to run, across restarts of the operator."""
-    return _digest(uid, spec_digest, token)
-
-
-def name_of(subject: Subject, order: StageOrder) -> str:
-    """Name of the Job, for instance clinic-triage-3f9a1c2b-train-1."""
-    return f"{subject.key.name[:NAME_KEPT].rstrip('-')}-{order.run}-{order.stage}-{order.attempt}"
 
 
 def build_job(subject: Subject, order: StageOrder, settings: Settings) -> Manifest:
     """The Job of one attempt at a stage."""
     spec = subject.job.spec
     queue = _queue_of(spec, order)
-    labels, template = _labels(subject, order), _pod_template(subject, order, settings)
+    labels, template = labels_of(subject, order), _pod_template(subject, order, settings)
     job_spec: Manifest = {
         "backoffLimit": 0,  # attempts are counted and spaced by the operator, by the kind of failure
         "podFailurePolicy": {"rules": FAILURE_RULES},
         "podReplacementPolicy": "Failed",
+        **indexed(nodes_of(spec, order)),
         "template": template,
     }
     if queue:
@@ -87,8 +53,8 @@ def build_job(subject: Subject, order: StageOrder, settings: Settings) -> Manife
             "name": name_of(subject, order),
             "namespace": subject.key.namespace,
             "labels": labels | ({QUEUE_LABEL: queue} if queue else {}),
-            "annotations": {TEMPLATE_ANNOTATION: _digest(queue, template)},
-            "ownerReferences": [_owner(subject)],
+            "annotations": {TEMPLATE_ANNOTATION: digest_of(queue, template)},
+            "ownerReferences": [owner_of(subject)],
         },
         "spec": job_spec,
     }
@@ -96,22 +62,20 @@ def build_job(subject: Subject, order: StageOrder, settings: Settings) -> Manife
 
 def template_of(subject: Subject, order: StageOrder, settings: Settings) -> str:
     """Digest of what the pods of an attempt are made from. A Job whose pod never ran is made anew when it differs."""
-    return _digest(_queue_of(subject.job.spec, order), _pod_template(subject, order, settings))
+    return digest_of(_queue_of(subject.job.spec, order), _pod_template(subject, order, settings))
 
 
 def _queue_of(spec: FineTuneJobSpec, order: StageOrder) -> str | None:
     return spec.queue_name if order.stage == "train" else None
 
 
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(canonical(parts).encode()).hexdigest()[:8]
-
-
 def _pod_template(subject: Subject, order: StageOrder, settings: Settings) -> Manifest:
-    template = subject.job.spec.pod_template
+    template, nodes = subject.job.spec.pod_template, nodes_of(subject.job.spec, order)
+    together = {NODES_LABEL: str(nodes)} if nodes > 1 else {}
+    labels = template.labels | labels_of(subject, order) | together
     return {
-        "metadata": {"labels": template.labels | _labels(subject, order), "annotations": template.annotations},
-        "spec": _pod_spec(subject.job.spec, order, settings, _manifest_of(subject)),
+        "metadata": {"labels": labels, "annotations": template.annotations},
+        "spec": _pod_spec(subject, order, settings),
     }
 
 
@@ -125,41 +89,29 @@ FAILURE_RULES = [
 ]
 
 
-def _labels(subject: Subject, order: StageOrder) -> dict[str, str]:
-    return {
-        MANAGED_BY_LABEL: MANAGER,
-        JOB_LABEL: subject.key.name,
-        RUN_LABEL: order.run,
-        STAGE_LABEL: order.stage,
-        ATTEMPT_LABEL: str(order.attempt),
-    }
-
-
-def _owner(subject: Subject) -> Manifest:
-    return {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "name": subject.key.name,
-        "uid": subject.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
-    }
+TOLD = dict.fromkeys(("model", "dataset", "method", "training", "evaluation", "output"), True) | {
+    "resources": {"nodes", "gpus", "gpu_memory"}
+}
 
 
 def _manifest_of(subject: Subject) -> str:
-    """What the trainer is told: name and spec, without what only concerns Kubernetes."""
+    """What the trainer is told: name and spec as they were written, without what only concerns Kubernetes.
+
+    Of the resources it is told of the accelerators: whether they are enough is seen before they are asked for.
+    """
     deciding = subject.job.spec.model_dump(
         mode="json",
         by_alias=True,
         exclude_none=True,
-        include={"model", "dataset", "method", "training", "evaluation", "output"},
+        exclude_unset=True,  # the trainer has the same defaults, and its report tells them from what was asked for
+        include=TOLD,
     )
     metadata = {"name": subject.key.name, "namespace": subject.key.namespace}
     return json.dumps({"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": deciding})
 
 
-def _pod_spec(spec: FineTuneJobSpec, order: StageOrder, settings: Settings, manifest: str) -> Manifest:
-    template, claims = spec.pod_template, _claims(spec)
+def _pod_spec(subject: Subject, order: StageOrder, settings: Settings) -> Manifest:
+    spec, template = subject.job.spec, subject.job.spec.pod_template
     secrets = dict.fromkeys([*settings.image_pull_secrets, *(secret.name for secret in template.image_pull_secrets)])
     optional: Manifest = {
         "imagePullSecrets": [{"name": name} for name in secrets],
@@ -169,6 +121,7 @@ def _pod_spec(spec: FineTuneJobSpec, order: StageOrder, settings: Settings, mani
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name if order.stage == "train" else None,
         "schedulerName": template.scheduler_name,
+        "subdomain": service_of(name_of(subject, order)) if nodes_of(spec, order) > 1 else None,
     }
     return {
         "restartPolicy": "Never",
@@ -183,27 +136,20 @@ def _pod_spec(spec: FineTuneJobSpec, order: StageOrder, settings: Settings, mani
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(spec, order, settings, manifest, claims)],
-        "volumes": _volumes(spec, settings, claims),
+        "containers": [_container(subject, order, settings)],
+        "volumes": build_volumes(spec, settings),
         **{name: value for name, value in optional.items() if value},
     }
 
 
-def _container(
-    spec: FineTuneJobSpec, order: StageOrder, settings: Settings, manifest: str, claims: list[str]
-) -> Manifest:
-    mounts: list[Manifest] = [{"name": "cache", "mountPath": CACHE_PATH}, {"name": "tmp", "mountPath": "/tmp"}]
-    mounts += [
-        {"name": f"claim-{number}", "mountPath": f"{CLAIMS_PATH}/{claim}"} for number, claim in enumerate(claims)
-    ]
-    if settings.trainer_ca_config_map:
-        mounts.append({"name": "ca", "mountPath": CA_PATH, "readOnly": True})
+def _container(subject: Subject, order: StageOrder, settings: Settings) -> Manifest:
+    spec = subject.job.spec
     return {
         "name": CONTAINER,
         "image": settings.trainer_image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": _arguments(order),
-        "env": _environment(spec, order, settings, manifest),
+        "env": _environment(subject, order, settings),
         "envFrom": [{"secretRef": {"name": name}} for name in _secrets(spec)],
         "ports": [{"name": "http", "containerPort": TRAINER_PORT}],
         "resources": _resources(spec, order),
@@ -214,7 +160,7 @@ def _container(
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": mounts,
+        "volumeMounts": build_mounts(spec, settings),
     }
 
 
@@ -226,11 +172,12 @@ def _arguments(order: StageOrder) -> list[str]:
     return ["run", *known, *fewer]
 
 
-def _environment(spec: FineTuneJobSpec, order: StageOrder, settings: Settings, manifest: str) -> list[Manifest]:
+def _environment(subject: Subject, order: StageOrder, settings: Settings) -> list[Manifest]:
     """Later entries win: the job's own over the operator's, and the contract over both."""
+    spec = subject.job.spec
     cpu = spec.resources.cpu if order.stage == "train" else spec.resources.prepare.cpu
     ours = {
-        JOB_VARIABLE: manifest,
+        JOB_VARIABLE: _manifest_of(subject),
         CACHE_VARIABLE: CACHE_PATH,
         CLAIMS_VARIABLE: CLAIMS_PATH,
         LAST_WORD_VARIABLE: LAST_WORD_PATH,
@@ -238,7 +185,7 @@ def _environment(spec: FineTuneJobSpec, order: StageOrder, settings: Settings, m
     }
     trusted = {"SSL_CERT_FILE": f"{CA_PATH}/ca.crt"} if settings.trainer_ca_config_map else {}
     chosen = {entry.name: entry.value for entry in spec.pod_template.env}
-    merged = settings.trainer_env | trusted | chosen | ours
+    merged = settings.trainer_env | trusted | chosen | ours | meeting_variables(subject, order)
     return [{"name": name, "value": value} for name, value in merged.items()]
 
 
@@ -246,26 +193,6 @@ def _secrets(spec: FineTuneJobSpec) -> list[str]:
     """Names of the Secrets that the pods see, each once."""
     references = (spec.model.secret_ref, spec.dataset.secret_ref, spec.output.secret_ref)
     return list(dict.fromkeys(reference.name for reference in references if reference))
-
-
-def _claims(spec: FineTuneJobSpec) -> list[str]:
-    """Names of the volume claims that pvc:// URIs point to, each once."""
-    uris = (spec.model.uri, spec.dataset.uri, spec.output.uri)
-    return list(dict.fromkeys(uri.split("/")[2] for uri in uris if uri.startswith("pvc://")))
-
-
-def _volumes(spec: FineTuneJobSpec, settings: Settings, claims: list[str]) -> list[Manifest]:
-    volumes: list[Manifest] = [
-        {"name": "cache", "emptyDir": {"sizeLimit": spec.resources.storage}},
-        {"name": "tmp", "emptyDir": {"sizeLimit": spec.resources.storage}},
-    ]
-    volumes += [
-        {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}}
-        for number, claim in enumerate(claims)  # a claim's name may be longer than a volume's, and have dots
-    ]
-    if settings.trainer_ca_config_map:
-        volumes.append({"name": "ca", "configMap": {"name": settings.trainer_ca_config_map}})
-    return volumes
 
 
 def _resources(spec: FineTuneJobSpec, order: StageOrder) -> Manifest:

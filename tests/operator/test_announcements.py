@@ -27,7 +27,7 @@ def test_the_story_of_a_run_is_short() -> None:
         "Normal Succeeded",
     ]
     assert world.told[0].message == f"Run {world.status.run and world.status.run.key} begins: the job was created."
-    assert world.told[1].message == f"The data of run {world.identity[0]} is checked and divided."
+    assert world.told[1].message == f"Run {world.identity[0]}: Rows are ready."
 
 
 def test_progress_is_no_news() -> None:

@@ -597,6 +597,8 @@ def test_a_run_that_finished_long_ago_is_found_in_the_store_when_everything_else
 
     assert world.made == ["prepare-1", "train-1", "prepare-1"]
     assert adapter_of(world) == world.identity[0]
+    assert world.status.run is not None
+    assert world.status.run.data is None  # the preparation had nothing to do
 
 
 @at_every_moment

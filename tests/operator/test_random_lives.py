@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from support.objects import failed_report
 from support.world import World
 
 STEPS = 200
+MACHINES: list[dict[str, Any]] = [{"gpus": 0}, {"gpus": 1}, {"nodes": 2}, {"nodes": 3, "gpus": 8}]
 FAILURES = [code for code in ExitCode if code != ExitCode.DONE]
 Deed = Callable[[World, random.Random], None]
 
@@ -25,7 +27,7 @@ def change_what_does_not(world: World, dice: random.Random) -> None:
         ttlSecondsAfterFinished=dice.choice([None, 0, 60]),
         historyLimit=dice.choice([0, 1, 5]),
         queueName=dice.choice([None, "team-a"]),
-        resources={"gpus": dice.choice([0, 1]), "prepare": {"separate": dice.random() < 0.8}},
+        resources={"prepare": {"separate": dice.random() < 0.8}, **dice.choice(MACHINES)},
     )
 
 
@@ -85,17 +87,28 @@ def end_a_pod_well(world: World, dice: random.Random) -> None:
 
 def end_a_pod_badly(world: World, dice: random.Random) -> None:
     if is_running(world):
-        world.end_pod(failed_report(dice.choice(FAILURES), data_version=dice.choice([None, world.data])))
+        report = failed_report(dice.choice(FAILURES), data_version=dice.choice([None, world.data]))
+        world.end_pod(report, index=any_index(world, dice))
 
 
 def kill_a_pod(world: World, dice: random.Random) -> None:
     if is_running(world):
-        world.end_pod(code=dice.choice([0, 1, 137, 143]), reason=dice.choice(["Error", "OOMKilled"]))
+        reason = dice.choice(["Error", "OOMKilled"])
+        world.end_pod(code=dice.choice([0, 1, 4, 137, 143]), reason=reason, index=any_index(world, dice))
 
 
-def evict_a_pod(world: World, _: random.Random) -> None:
+def evict_a_pod(world: World, dice: random.Random) -> None:
     if world.children.active and not world.active.view().suspended:
-        world.evict_pod()
+        world.evict_pod(index=any_index(world, dice))
+
+
+def any_index(world: World, dice: random.Random) -> int:
+    return dice.randrange(len(world.pods))
+
+
+def delete_a_service(world: World, dice: random.Random) -> None:
+    if world.children.services:
+        del world.children.services[dice.choice(sorted(world.children.services))]
 
 
 def is_running(world: World) -> bool:
@@ -134,6 +147,7 @@ DEEDS: list[tuple[Deed, int]] = [
     (suspend_outside, 3),
     (delete_a_job, 2),
     (lose_a_pod, 2),
+    (delete_a_service, 2),
     (stop_pods, 8),
     (run_a_pod, 14),
     (end_a_pod_well, 8),

@@ -11,9 +11,11 @@ from finetune_api.contract import ATTEMPT_LABEL, JOB_LABEL, RUN_LABEL, STAGE_LAB
 from finetune_api.documents import dump_yaml, load_yaml
 from finetune_api.identity import run_digest, spec_digest
 from finetune_api.problems import parse_job
-from finetune_operator.observed import CONTAINER, StageName
+from finetune_operator.observed import CONTAINER, StageName, Subject
+from finetune_operator.orders import StageOrder, name_of, nodes_of, run_key
+from finetune_operator.rendezvous import build_service
 from finetune_operator.settings import Settings
-from finetune_operator.workloads import StageOrder, build_job, name_of, run_key, template_of, whole_cores
+from finetune_operator.workloads import build_job, template_of, whole_cores
 from support.objects import SETTINGS, UID, Object, make_object, make_order, make_subject
 from support.pod_security import find_violations
 
@@ -27,12 +29,23 @@ ORDERS = (
 
 
 def golden_jobs(case: str) -> list[Object]:
-    """The Jobs of a golden input: a FineTuneJob, and the operator's own settings as an annotation."""
+    """The Jobs of a golden input."""
+    return [made for made in golden_objects(case) if made["kind"] == "Job"]
+
+
+def golden_objects(case: str) -> list[Object]:
+    """Everything made for a golden input: a FineTuneJob, and the operator's own settings as an annotation."""
     document: Any = load_yaml((GOLDEN / "input" / f"{case}.yaml").read_text())
     chosen = json.loads(document["metadata"].get("annotations", {}).get("settings", "{}"))
     settings = Settings.model_validate({**SETTINGS.model_dump(), **chosen})
     subject = make_subject(name=parse_job(document).metadata.name, **document["spec"])
-    return [build_job(subject, order, settings) for order in ORDERS]
+    return [made for order in ORDERS for made in objects_of(subject, order, settings)]
+
+
+def objects_of(subject: Subject, order: StageOrder, settings: Settings) -> list[Object]:
+    """What is made for an attempt."""
+    service = [build_service(subject, order)] if nodes_of(subject.job.spec, order) > 1 else []
+    return [*service, build_job(subject, order, settings)]
 
 
 def pod_of(job: Object) -> Object:
@@ -60,8 +73,8 @@ def given(**settings: Any) -> Settings:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_jobs_are_those_of_the_golden_file(case: str) -> None:
-    text = "---\n".join(dump_yaml(job) for job in golden_jobs(case))
+def test_the_objects_are_those_of_the_golden_file(case: str) -> None:
+    text = "---\n".join(dump_yaml(made) for made in golden_objects(case))
     golden = GOLDEN / "output" / f"{case}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text)
@@ -118,6 +131,15 @@ def test_the_trainer_is_told_the_same_run(case: str) -> None:
         assert told.spec.output == asked.spec.output
         assert spec_digest(told.spec) == spec_digest(asked.spec)
         assert run_digest(told.spec, "rows") == run_digest(asked.spec, "rows")
+
+
+def test_the_trainer_is_told_what_was_written_and_nothing_else() -> None:
+    training = {"learningRate": 2e-5, "earlyStopping": {"patience": 2}}  # these are defaults, and written all the same
+    job = built(training=training, retries=7)
+
+    told = json.loads(environment_of(job)["FINETUNE_JOB"])["spec"]
+    written = make_object(training=training)["spec"]
+    assert told == {part: written[part] for part in ("model", "dataset", "training", "output")}
 
 
 @pytest.mark.parametrize(
@@ -315,6 +337,7 @@ def test_a_deadline_is_the_jobs_too() -> None:
     ("parts", "settings"),
     [
         ({"resources": {"gpus": 2}}, {}),
+        ({"resources": {"nodes": 2}}, {}),
         ({"resources": {"memory": "48Gi"}}, {}),
         ({"podTemplate": {"nodeSelector": {"gpu": "a100"}}}, {}),
         ({"podTemplate": {"labels": {"team": "a"}}}, {}),

@@ -3,7 +3,7 @@
 from copy import deepcopy
 from datetime import datetime, timedelta
 
-from support.objects import JobObject, Object, PodObject, at, make_pod
+from support.objects import JobObject, Object, PodObject, ServiceObject, at, make_pod
 
 
 class Children:
@@ -12,9 +12,10 @@ class Children:
     def __init__(self) -> None:
         self.jobs: dict[str, JobObject] = {}
         self.pods: dict[str, PodObject] = {}
+        self.services: dict[str, ServiceObject] = {}
         self.made: list[str] = []
         """Names of all Jobs ever made."""
-        self._pods_made = 0
+        self._pods_made = self._services_made = 0
 
     @property
     def active(self) -> JobObject | None:
@@ -35,23 +36,42 @@ class Children:
             self.jobs[name] = JobObject(made)
             self.made.append(name)
 
+    def create_service(self, raw: Object) -> None:
+        """A Service is created, unless one of its name is there already."""
+        name = raw["metadata"]["name"]
+        if name not in self.services:
+            made = deepcopy(raw)
+            self._services_made += 1
+            made["metadata"]["uid"] = f"uid-of-service-{self._services_made}"
+            self.services[name] = ServiceObject(made)
+
     def delete(self, name: str, now: datetime) -> None:
         """A Job is deleted in the background: itself at once, its pods as soon as they have stopped."""
         self.jobs.pop(name, None)
+        self.stop_pods_of(name, now)
+
+    def stop_pods_of(self, name: str, now: datetime, ended: bool = True) -> None:
+        """The pods of a Job are told to stop. Those that never ran are gone at once; with `ended`, those that did."""
         for pod in self.pods_of(name):
-            if pod.view().running:
+            view = pod.view()
+            if view.running:
                 pod.deleted(now)
-            else:
-                del self.pods[pod.view().name]
+            elif ended or not view.over:
+                del self.pods[view.name]
 
     def make_pods(self, now: datetime) -> bool:
-        """Every Job that goes on gets a pod. Returns whether any was made."""
-        lacking = [job for name, job in self.jobs.items() if _goes_on(job) and not self.live(name)]
-        for job in lacking:
+        """Every Job that goes on gets its pods, one for each index. Returns whether any was made."""
+        lacking = [(job, index) for job in self.jobs.values() if _goes_on(job) for index in self._vacancies(job)]
+        for job, index in lacking:
             self._pods_made += 1
-            pod = make_pod(job, self._pods_made, now)
+            pod = make_pod(job, self._pods_made, now, index)
             self.pods[pod.view().name] = pod
         return bool(lacking)
+
+    def _vacancies(self, job: JobObject) -> set[int]:
+        """Indices that have no pod and have not succeeded either."""
+        views = [pod.view() for pod in self.pods_of(job.view().name)]
+        return set(range(job.view().nodes)) - {pod.index for pod in views if not pod.over or pod.exit_code == 0}
 
     def pods_of(self, name: str) -> list[PodObject]:
         """The pods of a Job."""
@@ -62,12 +82,19 @@ class Children:
         return [pod for pod in self.pods_of(name) if not pod.view().over]
 
     def conclude(self, job: JobObject, pod: PodObject, now: datetime) -> None:
-        """What becomes of a Job when its pod ends: disruptions and exit 143 are ignored, and the pod replaced."""
+        """What becomes of a Job when a pod of it ends: disruptions and exit 143 are ignored, and the pod replaced.
+
+        The first of several pods decides when all is done; any can fail. Either way the others are told to stop.
+        """
         view = pod.view()
+        ignored = view.disrupted or view.exit_code == 143 or (view.exit_code == 0 and view.index)
+        if ignored:
+            return
         if view.exit_code == 0:
             job.complete(now)
-        elif view.exit_code != 143 and not view.disrupted:
+        else:
             job.failed(now)
+        self.stop_pods_of(job.view().name, now, ended=False)
 
     def end_late_jobs(self, now: datetime) -> None:
         """Jobs that reached their activeDeadlineSeconds fail, and their pods are removed."""

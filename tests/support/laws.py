@@ -9,9 +9,10 @@ from finetune_api.job import FineTuneJob
 from finetune_api.status import FineTuneJobStatus, RetrainStatus
 from finetune_operator.decision import Plan, decide
 from finetune_operator.observed import Observed, Subject
+from finetune_operator.orders import name_of, nodes_of
 from finetune_operator.settings import Settings
 from finetune_operator.status import status_patch
-from support.objects import make_job
+from support.objects import make_job, make_service
 from support.structure import find_faults
 
 STATUS_SCHEMA = job_schema()["properties"]["status"]
@@ -50,6 +51,7 @@ def check_look(look: Look) -> None:
         the_adapter_in_use_only_moves_to_one_that_passed,
         nothing_starts_that_must_not,
         only_one_stage_is_active,
+        pods_that_train_together_can_meet,
         the_history_is_bounded,
         nothing_changes_before_the_operator_looks_again,
     ):
@@ -141,6 +143,17 @@ def only_one_stage_is_active(look: Look) -> None:
     assert len({job.uid for job in look.plan.delete}) == len(look.plan.delete)
 
 
+def pods_that_train_together_can_meet(look: Look) -> None:
+    """Each Job of several pods has its Service, and no Service outlives its Job."""
+    doomed = {child.uid for child in look.plan.delete}
+    going = {order for order in look.plan.create if nodes_of(look.subject.job.spec, order) > 1}
+    wanted = {name_of(look.subject, order) for order in (*going, *look.plan.let_meet)}
+    jobs = [job for job in look.seen.jobs if job.uid not in doomed]
+    kept = {service.name for service in look.seen.services if service.uid not in doomed} | wanted
+    assert {job.name for job in jobs if job.nodes > 1 and not job.ended} <= kept
+    assert kept - wanted <= {job.name for job in jobs} | {name_of(look.subject, order) for order in look.plan.create}
+
+
 def the_history_is_bounded(look: Look) -> None:
     assert len(look.after.history) <= look.subject.job.spec.history_limit
 
@@ -157,13 +170,15 @@ def nothing_changes_before_the_operator_looks_again(look: Look) -> None:
     moment = plan.wake_at - timedelta(seconds=1) if plan.wake_at else look.now + LATER
     subject = stored(look.subject, look.after)
     new = [make_job(look.subject, order, look.settings, look.now).view() for order in plan.create]
-    seen = replace(look.seen, subject=subject, jobs=[*look.seen.jobs, *new])
+    meeting = [*plan.let_meet, *(order for order in plan.create if nodes_of(look.subject.job.spec, order) > 1)]
+    services = [*look.seen.services, *(make_service(look.subject, order).view() for order in meeting)]
+    seen = replace(look.seen, subject=subject, jobs=[*look.seen.jobs, *new], services=services)
     again = decide(seen, look.settings, max(moment, look.now))
     # What the data was, and so whether to look at it, may only now be known; that may wait for the next look.
     made = [order for order in again.create if order.stage != "check" or not changed]
     assert not made, f"{look.after.message} -> {made}"
     assert plan.wake_at or not again.create
-    assert not again.delete, f"{look.after.message} -> {again.delete}"
+    assert [*again.delete, *again.let_meet] == [], f"{look.after.message} -> {again.delete} {again.let_meet}"
     assert _changes(look.after, again.status) == {}
 
 
@@ -174,5 +189,6 @@ def _changes(before: FineTuneJobStatus, after: FineTuneJobStatus) -> dict[str, o
 
 def stored(subject: Subject, status: FineTuneJobStatus) -> Subject:
     """A job after its status was written and read back."""
-    plain = {**subject.job.to_manifest(), "status": status.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    written = subject.job.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    plain = {**written, "status": status.model_dump(mode="json", by_alias=True, exclude_none=True)}
     return replace(subject, job=FineTuneJob.model_validate(plain))

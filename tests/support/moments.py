@@ -89,6 +89,25 @@ def training_in_one_pod() -> World:
     return world
 
 
+def training_on_two_nodes() -> World:
+    world = World(resources={"nodes": 2})
+    world.settle()
+    world.finish_stage()
+    world.run_pod(Progress(stage="train", step=310, total_steps=940))
+    return world
+
+
+def one_of_two_unschedulable() -> World:
+    world = World(resources={"nodes": 2})
+    world.settle()
+    world.finish_stage()
+    first, second = world.pods
+    first.scheduled().running()
+    second.unschedulable("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    world.settle()
+    return world
+
+
 def succeeded() -> World:
     world = World()
     world.finish_run()
@@ -121,6 +140,8 @@ GOING_ON: tuple[Callable[[], World], ...] = (
     training_to_be_retried,
     training_again,
     training_in_one_pod,
+    training_on_two_nodes,
+    one_of_two_unschedulable,
 )
 FINISHED: tuple[Callable[[], World], ...] = (succeeded, rejected, failed)
 MOMENTS = (*GOING_ON, *FINISHED)

@@ -5,10 +5,23 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from finetune_api.contract import INDEX_LABEL
 from finetune_api.run import EvaluationOutcome, ExitCode, MetricResult, RunReport, StoredAdapter, Verdict
-from finetune_operator.observed import StageJob, StageName, StagePod, Subject, view_job, view_pod, view_subject
+from finetune_operator.observed import (
+    StageJob,
+    StageName,
+    StagePod,
+    StageService,
+    Subject,
+    view_job,
+    view_pod,
+    view_service,
+    view_subject,
+)
+from finetune_operator.orders import StageOrder
+from finetune_operator.rendezvous import build_service
 from finetune_operator.settings import Settings
-from finetune_operator.workloads import StageOrder, build_job
+from finetune_operator.workloads import build_job
 from support.manifests import make_manifest
 
 START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -159,12 +172,32 @@ def make_job(
     return JobObject(raw)
 
 
-def make_pod(job: JobObject, number: int = 1, created: datetime = START) -> PodObject:
+class ServiceObject:
+    """A Service made by the operator."""
+
+    def __init__(self, raw: Object) -> None:
+        self.raw = raw
+
+    def view(self) -> StageService:
+        """As the operator sees it."""
+        return view_service(self.raw)
+
+
+def make_service(subject: Subject, order: StageOrder | None = None) -> ServiceObject:
+    """The Service that the operator makes, as the API server holds it."""
+    raw = deepcopy(build_service(subject, order or make_order()))
+    raw["metadata"] |= {"uid": f"uid-of-service-{raw['metadata']['name']}"}
+    return ServiceObject(raw)
+
+
+def make_pod(job: JobObject, number: int = 1, created: datetime = START, index: int = 0) -> PodObject:
     """A pod that the Job controller made for a Job, not yet on a node."""
     template, name = deepcopy(job.raw["spec"]["template"]), f"{job.raw['metadata']['name']}-{number:05d}"
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job.raw["metadata"]["name"], "controller": True}
     meta = {"name": name, "namespace": job.raw["metadata"]["namespace"], "uid": f"uid-of-{name}"}
     meta |= {"creationTimestamp": at(created), "ownerReferences": [owner]}
+    if job.raw["spec"].get("completionMode") == "Indexed":
+        template["metadata"]["labels"][INDEX_LABEL] = str(index)
     return PodObject(
         {"metadata": {**template["metadata"], **meta}, "spec": template["spec"], "status": {"phase": "Pending"}}
     )

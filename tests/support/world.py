@@ -14,7 +14,8 @@ from finetune_api.run import ExitCode, Progress, RunReport, Verdict
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.announcements import Announcement, announce
 from finetune_operator.decision import Plan, decide
-from finetune_operator.observed import Observed, Subject, view_subject
+from finetune_operator.observed import Observed, StageService, Subject, view_subject
+from finetune_operator.rendezvous import build_service
 from finetune_operator.settings import Settings
 from finetune_operator.status import status_patch
 from finetune_operator.workloads import build_job
@@ -74,21 +75,31 @@ class World:
     def observe(self) -> Observed:
         jobs = [job.view() for job in self.children.jobs.values()]
         pods = [pod.view() for pod in self.children.pods.values()]
-        return Observed(self.subject, jobs, pods, self.progress, self.complaint)
+        services = [service.view() for service in self.children.services.values()]
+        return Observed(self.subject, jobs, pods, services, self.progress, self.complaint)
 
     def look(self, lose_status: bool = False) -> bool:
         """One turn of the operator, which may die before it writes. Returns whether it looks again at once."""
         seen = self.observe()
         plan = decide(seen, self.settings, self.now)
         check_look(Look(seen, plan, self.settings, self.now))
-        for job in plan.delete:
-            self.children.delete(job.name, self.now)
-        for order in plan.create:
-            self.children.create(build_job(seen.subject, order, self.settings), self.now)
+        self._execute(seen.subject, plan)
         if not lose_status:
             self._write(seen, plan)
         self.wake_at = plan.wake_at
         return bool(plan.delete) or plan.wake_at == self.now
+
+    def _execute(self, subject: Subject, plan: Plan) -> None:
+        for child in plan.delete:
+            if isinstance(child, StageService):
+                del self.children.services[child.name]
+            else:
+                self.children.delete(child.name, self.now)
+        for order in (*plan.let_meet, *plan.create):
+            if order.stage == "train" and (order in plan.let_meet or subject.job.spec.resources.nodes > 1):
+                self.children.create_service(build_service(subject, order))
+        for order in plan.create:
+            self.children.create(build_job(subject, order, self.settings), self.now)
 
     def _write(self, seen: Observed, plan: Plan) -> None:
         after = plan.status.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -155,37 +166,47 @@ class World:
         return self.children.active
 
     @property
-    def pod(self) -> PodObject:
-        """Its pod."""
+    def pods(self) -> list[PodObject]:
+        """Its pods that have not ended, by index."""
         self.children.make_pods(self.now)
-        (pod,) = self.children.live(self.active.view().name)
-        return pod
+        return sorted(self.children.live(self.active.view().name), key=lambda pod: pod.view().index)
+
+    @property
+    def pod(self) -> PodObject:
+        """The first of them: mostly there is no other."""
+        first, *others = self.pods
+        assert (first.view().index, len(others)) == (0, self.active.view().nodes - 1)
+        return first
 
     def run_pod(self, progress: Progress | None = None) -> None:
-        """The pod gets a node and runs."""
-        self.pod.scheduled().running(self.now)
+        """The pod gets a node and runs; all do, if there are several."""
+        for pod in self.pods:
+            if not pod.view().running:
+                pod.scheduled().running(self.now)
         self.progress = progress
         self.settle()
 
-    def end_pod(self, report: RunReport | None = None, code: int = 1, message: str = "", reason: str = "") -> None:
-        """The container ends, with or without a last word."""
-        pod, job = self.pod, self.active
+    def end_pod(
+        self, report: RunReport | None = None, code: int = 1, message: str = "", reason: str = "", index: int = 0
+    ) -> None:
+        """The container of a pod ends, with or without a last word."""
+        pod, job = self.pods[index], self.active
         if report:
             pod.reported(report, self.now)
         else:
             pod.ended(code, message, reason, self.now)
         self._conclude(job, pod)
 
-    def evict_pod(self, message: str = "Preempted in order to admit a critical pod") -> None:
-        """The pod is taken away; it saved its work if it was running."""
-        pod, job = self.pod, self.active
-        running = pod.view().running
-        pod.disrupted("PreemptionByScheduler", message)
-        if running:
-            pod.ended(143, time=self.now)
-        else:
-            pod.failed("", "")
-        self._conclude(job, pod)
+    def evict_pod(self, message: str = "Preempted in order to admit a critical pod", index: int = 0) -> None:
+        """A pod is taken away; it saved its work if it was running. Others that ran with it stop, too."""
+        pods, job = self.pods, self.active
+        pods[index].disrupted("PreemptionByScheduler", message)
+        for pod in pods:
+            if pod.view().running:
+                pod.ended(143, time=self.now)
+            elif pod is pods[index]:
+                pod.failed("", "")
+        self._conclude(job, pods[index])
 
     def stop_pods(self) -> None:
         """Pods that were told to stop have done so, and are gone."""
@@ -193,10 +214,11 @@ class World:
         self.settle()
 
     def finish_stage(self, verdict: Verdict = "Passed") -> None:
-        """The active stage runs and ends well."""
+        """The active stage runs and ends well; what is told to stop then does so."""
         self.active.suspended(False)
         self.run_pod(self.progress)
         self.end_pod(self.speak(self.active, verdict))
+        self.stop_pods()
 
     def finish_run(self, verdict: Verdict = "Passed") -> None:
         """The run goes on to its end."""
