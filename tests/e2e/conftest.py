@@ -74,11 +74,11 @@ def s3(cluster: Cluster, namespace: str, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def gpu(cluster: Cluster) -> None:
-    """On our own node: a GPU that exists for the scheduler only, so that manifests need not be changed."""
+    """On our own node: two GPUs that exist for the scheduler only, so that manifests need not be changed."""
     if cluster.node is None:
         return
     (node,) = cluster.kubectl("get", "nodes", "--output=name").split()
-    resources = {"nvidia.com/gpu": "1"}
+    resources = {"nvidia.com/gpu": "2"}
     patch = json.dumps({"status": {"capacity": resources, "allocatable": resources}})
     cluster.kubectl("patch", node, "--subresource=status", f"--patch={patch}")
 

@@ -13,7 +13,10 @@ from finetune_trainer.manifest import verify
 from finetune_trainer.store import open_store
 from support.dashboard import queries
 from support.installation import SYSTEM, install, uninstall
+from support.jobs import write_dataset
 from support.prometheus import Prometheus, Target, running_prometheus
+from support.rows import echo_rows
+from support.tiny_models import write_tiny_model
 from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +103,9 @@ def test_a_manifest_becomes_an_adapter_in_the_bucket(cluster: Cluster, namespace
     job.kubectl("wait", f"finetunejob/{NAME}", "--for=condition=Ready", "--timeout=10s")
     job.record("get", "get", "finetunejobs")
     job.record("get-wide", "get", "finetunejobs", "--output=wide")
-    assert "Succeeded" in job.record("describe", "describe", "finetunejob", NAME)
+    described = job.record("describe", "describe", "finetunejob", NAME)
+    assert "240 rows prepared" in described
+    assert "A card needs at least" in described
     assert "learningRate" in job.record("explain", "explain", "finetunejob.spec.training")
 
 
@@ -138,6 +143,31 @@ def test_applying_again_and_upgrading_starts_nothing(cluster: Cluster, namespace
     install(cluster, values, "--set", "logLevel=DEBUG")
     assert job.status() == before
     assert len(job.pods("train")) <= 2
+
+
+def test_pods_on_two_nodes_train_together(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    if cluster.node is None:
+        pytest.skip("asks for two GPUs")
+    for path in write_tiny_model(tmp_path / "tiny").iterdir():
+        open_store("s3://models/tiny").write_file(path.name, path)
+    rows = write_dataset(tmp_path / "rows.jsonl", echo_rows(60))
+    open_store("s3://clinic").write_file(rows.name, rows)
+
+    def change(spec: dict[str, Any]) -> None:
+        spec["model"]["uri"], spec["dataset"]["uri"] = "s3://models/tiny", f"s3://clinic/{rows.name}"
+        spec["dataset"]["split"], spec["evaluation"] = {}, {"maxNewTokens": 4}
+        spec["resources"] |= {"nodes": 2, "cpu": "400m", "memory": "3Gi"}
+
+    job = variant(cluster, namespace, "together", change)
+    status = job.follow("Succeeded", "Rejected", "Failed", seconds=400)
+    assert status["phase"] in ("Succeeded", "Rejected"), job.tell()
+    pods = {pod["spec"]["hostname"]: pod["status"]["phase"] for pod in job.pods("train")}
+    assert sorted(name[-2:] for name in pods) == ["-0", "-1"], job.tell()
+    run = open_store(f"s3://adapters/clinic/{namespace}/together/runs/{status['run']['id']}")
+    report = json.loads(run.read("report.json"))
+    assert report["training"]["processes"] == 2
+    job.kubectl("delete", "finetunejob", "together", "--timeout=30s")
+    wait_until(lambda: "together" not in job.kubectl("get", "services", "--output=name"), 60, job.kubectl)
 
 
 def test_bad_rows_are_named_and_cost_no_gpu(cluster: Cluster, namespace: str) -> None:

@@ -176,6 +176,7 @@ def test_status_of_a_run_shows_how_far_it_is(plane: ControlPlane, person: Person
     assert "310/940  32 %" in shown.out
     assert "loss 1.213  validation 1.342  42:15 left" in shown.out
     assert "in use    the adapter of run 20261120-11aa22bb" in shown.out
+    assert "data      2,400 rows prepared. A card needs at least 7.2 GiB." in shown.out
     assert words_of(shown.out, "Reconciling")[1] == "yes"
     assert words_of(shown.out, "Ready")[1] == "no"
     assert max(map(len, shown.out.splitlines())) <= 82  # only a URI may be longer than the terminal
@@ -378,7 +379,7 @@ def test_a_plan_tells_settings_with_origin_pods_and_whether_anything_starts(
     assert "Nothing starts: run 20261123-3f9a1c2b is of this manifest and has ended (Succeeded)." in flat(shown)
     assert spec_digest(parse_job(make_manifest(**spec)).spec) in shown
     assert words_of(shown, "training.seed") == ["training.seed", "7", "manifest"]
-    # Written out although it is the default: only the manifest that kubectl keeps can tell.
+    # Written out although it is the default.
     assert words_of(shown, "training.learningRate") == ["training.learningRate", "2e-5", "manifest"]
     assert words_of(shown, "training.epochs") == ["training.epochs", "3", "best-practice", "article"]
     assert words_of(shown, "prepare") == ["prepare", "2", "8Gi", "100Gi", "none"]
@@ -386,14 +387,15 @@ def test_a_plan_tells_settings_with_origin_pods_and_whether_anything_starts(
     assert "never: there is no schedule, and the data is not looked at" in shown
 
 
-def test_a_plan_of_a_job_applied_by_the_server_goes_by_values(plane: ControlPlane, person: Person) -> None:
+def test_a_plan_of_a_job_applied_by_the_server_tells_the_same(plane: ControlPlane, person: Person) -> None:
     manifest = make_manifest({"name": "served"}, training={"learningRate": 2e-5, "seed": 7})
     apply_job(plane, NAMESPACE, manifest, "--server-side")
     shown = person.finetune("plan", "served", "-n", NAMESPACE).out
 
     assert "A run starts: the job is new." in shown
     assert words_of(shown, "training.seed")[-1] == "manifest"
-    assert words_of(shown, "training.learningRate")[-2:] == ["best-practice", "article"]
+    assert words_of(shown, "training.learningRate")[-1] == "manifest"
+    assert words_of(shown, "training.epochs")[-2:] == ["best-practice", "article"]
 
 
 def test_a_plan_tells_when_the_job_runs_by_itself(plane: ControlPlane, person: Person) -> None:

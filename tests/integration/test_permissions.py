@@ -38,13 +38,18 @@ def is_unauthorised(request: dict[str, Any]) -> bool:
 
 
 def live_through_everything(life: Life) -> None:
-    """A pod that cannot be made, a run that succeeds, a Job that is deleted."""
+    """A pod that cannot be made, a Job that is deleted; pods that meet through a Service, which goes with their Job."""
     life.kubectl("create", "quota", "none", "--hard=pods=0")
     wait_until(lambda: "pods" in life.kubectl("get", "quota", "none", "--output=jsonpath={.status.hard}"), 20)
     life.apply(manifest())
     wait_until(lambda: life.condition("Ready").get("reason") == "QuotaExceeded", 60, life.status)
     life.apply(manifest(suspend=True))
     wait_until(lambda: life.objects("jobs") == [], 30)
+    together = {"nodes": 2, "prepare": {"separate": False}}
+    life.apply(manifest("pair", resources=together))
+    wait_until(lambda: life.objects("services", job="pair") != [], 30)
+    life.apply(manifest("pair", resources=together, suspend=True))
+    wait_until(lambda: life.objects("services") == [], 30)
 
 
 def mend_a_missed_change(life: Life, credentials: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
