@@ -6,7 +6,6 @@ from datetime import date
 from typing import Any
 
 from finetune_api.job import FineTuneJob, FineTuneJobSpec
-from finetune_api.pods import bytes_of
 from finetune_api.run import RunConfig, Setting
 
 DECIDING = ("model", "dataset", "method", "training", "evaluation")
@@ -91,6 +90,6 @@ def run_config(job: FineTuneJob, run: str, digest: str, settings: list[Setting])
         evaluation=spec.evaluation,
         output_uri=spec.output.uri,
         merged=spec.output.merged,
-        gpu_memory=bytes_of(spec.resources.gpu_memory) if spec.resources.gpu_memory else None,
+        gpu_memory=spec.resources.gpu_bytes,
         settings=settings,
     )

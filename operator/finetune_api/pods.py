@@ -159,6 +159,11 @@ class ResourcesSpec(Model):
     prepare: PrepareResources = PrepareResources()
     """The pod that prepares the data."""
 
+    @property
+    def gpu_bytes(self) -> int | None:
+        """Bytes of a card's memory that the run may use; None for all there is."""
+        return bytes_of(self.gpu_memory) if self.gpu_memory else None
+
     @model_validator(mode="after")
     def _nodes_have_gpus(self) -> Self:
         _refuse_if(self.nodes > 1 and self.gpus == 0, NODES_HAVE_GPUS)

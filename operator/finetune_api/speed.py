@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 
 from finetune_api.cards import GIB, Card
-from finetune_api.layout import Layout
+from finetune_api.layout import FEWEST_TOKENS, Layout
 from finetune_api.memory import MemoryEstimate, ModelShape, estimate_memory
 from finetune_api.methods import MethodSpec
 
@@ -22,7 +22,7 @@ SECONDS_PER_LAYER = 3.5e-4
 DEQUANTISED = 4.7
 """Bytes of memory traffic that dequantising a weight is worth."""
 MOST_PARTS = 32
-FEWEST_TOKENS, MOST_READ = 128, 16384
+MOST_READ = 16384
 SPARE, SPARE_SHARE = GIB // 2, 0.05
 
 

@@ -11,7 +11,7 @@ Crew = Sequence[StagePod | None]
 
 def pods_of(seen: Observed, job: StageJob) -> list[StagePod]:
     """Every pod that was made for an attempt, those that others have replaced, too."""
-    return [pod for pod in seen.pods if (pod.run, pod.stage, pod.attempt) == (job.run, job.stage, job.attempt)]
+    return [pod for pod in seen.pods if pod.key == job.key]
 
 
 def crew_of(job: StageJob, pods: Sequence[StagePod]) -> Crew:

@@ -55,8 +55,8 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class StageJob:
-    """A batch/v1 Job of a stage."""
+class StageChild:
+    """What was made for one attempt at a stage."""
 
     namespace: str
     owner: str
@@ -65,6 +65,18 @@ class StageJob:
     run: str
     stage: StageName
     attempt: int
+    deleted: bool
+
+    @property
+    def key(self) -> tuple[str, StageName, int]:
+        """The attempt that it was made for."""
+        return self.run, self.stage, self.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class StageJob(StageChild):
+    """A batch/v1 Job of a stage."""
+
     template: str
     """Digest of what its pods are made from."""
     micro_batch_tokens: int | None
@@ -77,7 +89,6 @@ class StageJob:
     reason: str
     """Why it failed, as the Job controller says it."""
     ended_at: datetime | None
-    deleted: bool
 
     @property
     def quiet(self) -> bool:
@@ -86,16 +97,9 @@ class StageJob:
 
 
 @dataclass(frozen=True, slots=True)
-class StagePod:
+class StagePod(StageChild):
     """A pod of a stage."""
 
-    namespace: str
-    owner: str
-    name: str
-    uid: str
-    run: str
-    stage: StageName
-    attempt: int
     index: int
     """Its number among pods that work together, from 0; the first speaks for all."""
     created: datetime
@@ -121,7 +125,6 @@ class StagePod:
     """The termination message: a RunReport, or the end of the log."""
     started_at: datetime | None
     ended_at: datetime | None
-    deleted: bool
 
     @property
     def quiet(self) -> bool:
@@ -135,17 +138,8 @@ class StagePod:
 
 
 @dataclass(frozen=True, slots=True)
-class StageService:
+class StageService(StageChild):
     """The Service by which the pods of a Job find each other."""
-
-    namespace: str
-    owner: str
-    name: str
-    uid: str
-    run: str
-    stage: StageName
-    attempt: int
-    deleted: bool
 
     @property
     def quiet(self) -> bool:
@@ -173,15 +167,8 @@ def view_job(raw: Object) -> StageJob:
     conditions = {entry["type"]: entry for entry in status.get("conditions", []) if entry["status"] == "True"}
     ended = next((name for name in ("Complete", "Failed") if name in conditions), None)
     condition = conditions[ended] if ended else {}
-    labels = meta["labels"]
     return StageJob(
-        namespace=meta["namespace"],
-        owner=labels[JOB_LABEL],
-        name=meta["name"],
-        uid=meta["uid"],
-        run=labels[RUN_LABEL],
-        stage=labels[STAGE_LABEL],
-        attempt=int(labels[ATTEMPT_LABEL]),
+        **_child(raw),
         template=meta.get("annotations", {}).get(TEMPLATE_ANNOTATION, ""),
         micro_batch_tokens=_tokens_of(spec),
         nodes=spec.get("completions", 1),
@@ -190,7 +177,6 @@ def view_job(raw: Object) -> StageJob:
         ended=ended,  # type: ignore[arg-type]
         reason=condition.get("reason", ""),
         ended_at=_maybe_time(condition.get("lastTransitionTime")),
-        deleted="deletionTimestamp" in meta,
     )
 
 
@@ -204,13 +190,7 @@ def view_pod(raw: Object) -> StagePod:
     scheduled, disrupted = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
     ended, waiting = state.get("terminated", {}), state.get("waiting", {})
     return StagePod(
-        namespace=meta["namespace"],
-        owner=labels[JOB_LABEL],
-        name=meta["name"],
-        uid=meta["uid"],
-        run=labels[RUN_LABEL],
-        stage=labels[STAGE_LABEL],
-        attempt=int(labels[ATTEMPT_LABEL]),
+        **_child(raw),
         index=int(labels.get(INDEX_LABEL, 0)),
         created=parse_time(meta["creationTimestamp"]),
         phase=status.get("phase", "Pending"),
@@ -228,23 +208,12 @@ def view_pod(raw: Object) -> StagePod:
         last_word=ended.get("message", ""),
         started_at=_start_of(ended.get("startedAt") or state.get("running", {}).get("startedAt")),
         ended_at=_maybe_time(ended.get("finishedAt")),
-        deleted="deletionTimestamp" in meta,
     )
 
 
 def view_service(raw: Object) -> StageService:
     """The view of a Service made for this operator's Jobs."""
-    meta, labels = raw["metadata"], raw["metadata"]["labels"]
-    return StageService(
-        namespace=meta["namespace"],
-        owner=labels[JOB_LABEL],
-        name=meta["name"],
-        uid=meta["uid"],
-        run=labels[RUN_LABEL],
-        stage=labels[STAGE_LABEL],
-        attempt=int(labels[ATTEMPT_LABEL]),
-        deleted="deletionTimestamp" in meta,
-    )
+    return StageService(**_child(raw))
 
 
 def view_subject(raw: Object) -> Subject:
@@ -281,6 +250,21 @@ def report_of(pod: StagePod) -> RunReport | None:
 def parse_time(text: str) -> datetime:
     """A time as Kubernetes writes it."""
     return datetime.fromisoformat(text)
+
+
+def _child(raw: Object) -> dict[str, Any]:
+    """The fields of a StageChild."""
+    meta, labels = raw["metadata"], raw["metadata"]["labels"]
+    return {
+        "namespace": meta["namespace"],
+        "owner": labels[JOB_LABEL],
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "run": labels[RUN_LABEL],
+        "stage": labels[STAGE_LABEL],
+        "attempt": int(labels[ATTEMPT_LABEL]),
+        "deleted": "deletionTimestamp" in meta,
+    }
 
 
 def _tokens_of(job_spec: Object) -> int | None:

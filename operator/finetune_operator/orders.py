@@ -29,6 +29,11 @@ class StageOrder:
     """Instead of the manifest's, after a failure for want of memory."""
     deadline_seconds: int | None = None
 
+    @property
+    def key(self) -> tuple[str, StageName, int]:
+        """The attempt, as the children that are made for it know it."""
+        return self.run, self.stage, self.attempt
+
 
 def run_key(uid: str, spec_digest: str, token: str) -> str:
     """Eight hex digits that name a run's children: equal for equal reasons to run, across restarts of the operator."""

@@ -9,7 +9,7 @@ from finetune_api.contract import (
     RENDEZVOUS_PORT,
     RENDEZVOUS_VARIABLE,
 )
-from finetune_operator.observed import StageJob, StageName, StageService, Subject
+from finetune_operator.observed import StageJob, StageService, Subject
 from finetune_operator.orders import Manifest, StageOrder, labels_of, name_of, owner_of
 
 
@@ -73,16 +73,12 @@ def useless_services(
     services: Sequence[StageService], jobs: Sequence[StageJob], orders: Sequence[StageOrder]
 ) -> list[StageService]:
     """Services whose Job is gone, or goes, and is not about to be made."""
-    needed = {*map(_attempt_of, jobs), *map(_attempt_of, orders)}
-    return [service for service in services if _attempt_of(service) not in needed and not service.deleted]
+    needed = {job.key for job in jobs} | {order.key for order in orders}
+    return [service for service in services if service.key not in needed and not service.deleted]
 
 
 def missing_services(services: Sequence[StageService], jobs: Sequence[StageJob]) -> list[StageOrder]:
     """Attempts of several pods that go on and have no Service: somebody deleted it."""
-    served = {_attempt_of(service) for service in services}
+    served = {service.key for service in services}
     lacking = (job for job in jobs if job.nodes > 1 and not (job.ended or job.deleted))
-    return [StageOrder(job.run, job.stage, job.attempt) for job in lacking if _attempt_of(job) not in served]
-
-
-def _attempt_of(one: StageJob | StageService | StageOrder) -> tuple[str, StageName, int]:
-    return one.run, one.stage, one.attempt
+    return [StageOrder(job.run, job.stage, job.attempt) for job in lacking if job.key not in served]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from finetune_api.layout import FEWEST_TOKENS, MANY_TOKENS
 from finetune_api.run import Progress, RunReport
 from finetune_api.status import CurrentAdapter, FailureStatus, FineTuneJobStatus, Phase, RunStatus
 from finetune_operator.crew import crew_of, pods_of
@@ -18,7 +19,6 @@ from finetune_operator.workloads import template_of
 LONGEST_WAIT = timedelta(minutes=10)
 LOOK_AGAIN = timedelta(seconds=15)
 """How soon a stage without a running pod is looked at again: quotas and missing volumes only show in events."""
-FEWEST_TOKENS, TOKENS_UNASKED = 128, 8192
 """Of a forward pass; the trainer chooses by the memory of its GPU what the manifest does not ask for."""
 LATE = Failure("DeadlineExceeded", "The run took longer than spec.activeDeadlineSeconds.", passing=False)
 STARTING = {"prepare": "Waiting for the pod that prepares the data.", "train": "Waiting for the pod that trains."}
@@ -128,7 +128,7 @@ def tokens_after(seen: Observed, job: StageJob | None) -> int | None:
         return None
     if job.ended != "Failed" or failure_of(seen, job).reason not in OUT_OF_MEMORY:
         return job.micro_batch_tokens
-    asked = seen.subject.job.spec.training.micro_batch_tokens or TOKENS_UNASKED
+    asked = seen.subject.job.spec.training.micro_batch_tokens or MANY_TOKENS
     return max(FEWEST_TOKENS, (job.micro_batch_tokens or asked) // 2)
 
 

@@ -5,7 +5,7 @@ from statistics import stdev
 
 import pytest
 
-from finetune_trainer.batches import fill, pack, rows_of_step, steps_per_epoch
+from finetune_trainer.batches import Order, fill, pack, steps_per_epoch
 from finetune_trainer.rows import Row
 from finetune_trainer.tokens import Example
 
@@ -20,9 +20,8 @@ LENGTHS = [random.Random(0).randrange(20, 1000) for _ in range(50)]
 @pytest.mark.parametrize("lengths", [LENGTHS, [7] * 50])
 def test_an_epoch_visits_every_row_once_and_the_next_in_another_order(lengths: list[int]) -> None:
     count = steps_per_epoch(50, 8)
-    epochs = [
-        [sorted(rows_of_step(lengths, 8, epoch * count + step, seed=1)) for step in range(count)] for epoch in (0, 1)
-    ]
+    order = Order(lengths, 8, seed=1)
+    epochs = [[sorted(order.rows_of(epoch * count + step)) for step in range(count)] for epoch in (0, 1)]
     for steps in epochs:
         assert sorted(row for step in steps for row in step) == list(range(50))
         assert sorted(map(len, steps)) == [7] * 6 + [8]
@@ -30,22 +29,23 @@ def test_an_epoch_visits_every_row_once_and_the_next_in_another_order(lengths: l
 
 
 def test_the_rows_of_a_step_depend_on_lengths_and_seed_only() -> None:
-    first = rows_of_step(LENGTHS, 8, 13, seed=5)
-    assert first == rows_of_step(list(LENGTHS), 8, 13, seed=5) != rows_of_step(LENGTHS, 8, 13, seed=6)
+    first = Order(LENGTHS, 8, seed=5).rows_of(13)
+    assert first == Order(list(LENGTHS), 8, seed=5).rows_of(13) != Order(LENGTHS, 8, seed=6).rows_of(13)
 
 
 def test_steps_have_about_as_many_tokens_though_rows_differ_widely() -> None:
     draw = random.Random(0)
     lengths = [max(32, min(1024, int(draw.lognormvariate(5.6, 0.7)))) for _ in range(1880)]
-    steps = [sum(lengths[row] for row in rows_of_step(lengths, 8, step, seed=0)) for step in range(235)]
+    order = Order(lengths, 8, seed=0)
+    steps = [sum(lengths[row] for row in order.rows_of(step)) for step in range(235)]
     blind = [sum(draw.sample(lengths, 8)) for _ in range(235)]
     assert stdev(steps) < 0.35 * stdev(blind)
 
 
 def test_any_two_rows_meet_in_a_step_sooner_or_later() -> None:
-    met = set()
+    met, order = set(), Order([7, 7, 7, 7, 7, 7], 2, seed=0)
     for step in range(400 * steps_per_epoch(6, 2)):
-        met.add(tuple(sorted(rows_of_step([7, 7, 7, 7, 7, 7], 2, step, seed=0))))
+        met.add(tuple(sorted(order.rows_of(step))))
     assert len(met) == 15
 
 

@@ -58,15 +58,21 @@ def foretell_shape(folder: Path) -> ModelShape | None:
 
 def _widths(config: Any) -> dict[str, int]:
     """What is not in the headers; names as transformers gives them to every model."""
-    heads, hidden = config.num_attention_heads, config.hidden_size
-    dim = getattr(config, "head_dim", None) or hidden // heads
+    hidden, (key_heads, dim) = config.hidden_size, key_value_heads(config)
     return {
         "layers": config.num_hidden_layers,
         "hidden": hidden,
-        "queries": heads * dim,
-        "keys": (getattr(config, "num_key_value_heads", None) or heads) * dim,
+        "queries": config.num_attention_heads * dim,
+        "keys": key_heads * dim,
         "feed_forward": getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden,
     }
+
+
+def key_value_heads(config: Any) -> tuple[int, int]:
+    """Number and width of the heads of keys and values."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return getattr(config, "num_key_value_heads", None) or heads, width
 
 
 def _read_config(folder: Path) -> Any:

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from heapq import heapify, heapreplace
 from itertools import pairwise
 
@@ -42,14 +42,20 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return math.ceil(rows / batch_size)
 
 
-def rows_of_step(lengths: Sequence[int], batch_size: int, step: int, seed: int) -> Sequence[int]:
-    """Indices of the rows of optimiser step `step` (from 0), out of rows of these lengths; another order each epoch."""
-    epoch, position = divmod(step, steps_per_epoch(len(lengths), batch_size))
-    return _epoch(tuple(lengths), batch_size, epoch, seed)[position]
+class Order:
+    """Which rows, out of rows of these lengths, make up which optimiser step; another order each epoch."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._steps = steps_per_epoch(len(lengths), batch_size)
+        self._epoch = lru_cache(maxsize=2)(partial(_epoch, lengths, batch_size, seed))
+
+    def rows_of(self, step: int) -> Sequence[int]:
+        """Indices of the rows of a step (from 0)."""
+        epoch, position = divmod(step, self._steps)
+        return self._epoch(epoch)[position]
 
 
-@lru_cache(maxsize=8)
-def _epoch(lengths: tuple[int, ...], batch_size: int, epoch: int, seed: int) -> list[list[int]]:
+def _epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Rows by steps of nearly even size: of each layer of about equal length, a step has one row.
 
     Every step then weighs about the same in the mean over tokens, and takes as long.

@@ -9,6 +9,7 @@ import torch
 from finetune_api.report import Sample
 from finetune_api.run import EvaluationOutcome, Progress
 from finetune_api.training import EvaluationSpec, MetricName
+from finetune_trainer.architecture import key_value_heads
 from finetune_trainer.batches import pack_all
 from finetune_trainer.errors import Stopped
 from finetune_trainer.group import Group
@@ -154,8 +155,7 @@ def rows_at_once(tuned: Tuned, tokens: int) -> int:
     if tuned.device.type != "cuda":
         return ROWS_ON_CPU
     config = tuned.base.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads, dim = key_value_heads(config)
     row = tokens * config.num_hidden_layers * 2 * heads * dim * tuned.dtype.itemsize
     free, _ = torch.cuda.mem_get_info(tuned.device)
     return max(1, min(MOST_ROWS, int(SHARE_FOR_CACHE * free / row)))

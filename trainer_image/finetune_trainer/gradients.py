@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from finetune_api.layout import FEWEST_TOKENS
 from finetune_api.training import TrainingSpec
 from finetune_trainer.base import is_out_of_memory
-from finetune_trainer.batches import fill, pack_all, rows_of_step
+from finetune_trainer.batches import Order, fill, pack_all
 from finetune_trainer.errors import OutOfMemory, Stopped
 from finetune_trainer.group import Group
 from finetune_trainer.passes import Extent, make_passes
@@ -18,7 +19,6 @@ from finetune_trainer.schedule import Schedule
 from finetune_trainer.tokens import Example
 from finetune_trainer.tuned import Tuned
 
-FEWEST_TOKENS = 128
 log = logging.getLogger(__name__)
 
 
@@ -29,9 +29,9 @@ class Gradients:
         self, tuned: Tuned, rows: Sequence[Example], training: TrainingSpec, schedule: Schedule, budget: int,
         group: Group,
     ) -> None:  # fmt: skip
-        self.tuned, self.rows, self.training, self.schedule = tuned, rows, training, schedule
+        self.tuned, self.rows, self.seed, self.schedule = tuned, rows, training.seed, schedule
         self.budget, self.group = budget, group
-        self.lengths = [len(row.ids) for row in rows]
+        self.order = Order([len(row.ids) for row in rows], training.batch_size, training.seed)
         self.passes = make_passes(tuned)
         self.ready = False
 
@@ -52,8 +52,7 @@ class Gradients:
 
     def rows_of(self, step: int) -> list[Example]:
         """The rows of an optimiser step."""
-        seed, size = self.training.seed, self.training.batch_size
-        return [self.rows[row] for row in rows_of_step(self.lengths, size, step, seed)]
+        return [self.rows[row] for row in self.order.rows_of(step)]
 
     def clear(self) -> None:
         """Set the gradients back."""
@@ -83,7 +82,7 @@ class Gradients:
             self._begin()
         rows = self.rows_of(step)
         packs = [packed for _, packed in pack_all(rows, self.budget, self.group.place.size)]
-        taught, draw = sum(row.taught for row in rows), (self.training.seed, step)
+        taught, draw = sum(row.taught for row in rows), (self.seed, step)
         total = torch.zeros((), device=self.tuned.device)
         mine = self.group.place.share(packs)
         for packed in mine:
@@ -106,19 +105,20 @@ class Gradients:
         self.group.add_up([*gradients, loss])
 
     def _begin(self) -> None:
-        """Get ready for the passes of all steps that there may be."""
-        packs = [self._lengths(step) for step in range(self.schedule.max_steps)]
-        all_packs = [pack for step in packs for pack in step]
-        self.passes.begin(
-            Extent(
-                tokens=[sum(pack) for step in packs[: self.schedule.planned_steps] for pack in step],
-                most_tokens=max(map(sum, all_packs)),
-                rows=max(map(len, all_packs)),
-                longest=max(map(max, all_packs)),
-            )
-        )
+        self.passes.begin(self._extent)
         self.clear()
         self.ready = True
+
+    def _extent(self) -> Extent:
+        """The passes of all steps that there may be."""
+        packs = [self._lengths(step) for step in range(self.schedule.max_steps)]
+        all_packs = [pack for step in packs for pack in step]
+        return Extent(
+            tokens=[sum(pack) for step in packs[: self.schedule.planned_steps] for pack in step],
+            most_tokens=max(map(sum, all_packs)),
+            rows=max(map(len, all_packs)),
+            longest=max(map(max, all_packs)),
+        )
 
     def _lengths(self, step: int) -> list[list[int]]:
         """Lengths of the rows in each pass of a step."""

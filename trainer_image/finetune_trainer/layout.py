@@ -3,14 +3,12 @@
 import torch
 
 from finetune_api.cards import GIB, Card, card_called
-from finetune_api.layout import Layout
+from finetune_api.layout import MANY_TOKENS, Layout
 from finetune_api.memory import ModelShape
 from finetune_api.run import RunConfig
 from finetune_api.speed import Forecast, Lengths, forecast, foresee, least_memory
 from finetune_trainer import machine
 from finetune_trainer.errors import OutOfMemory
-
-PASS_ON_CPU = 8192
 
 
 def lay_out(
@@ -19,7 +17,7 @@ def lay_out(
     """The fastest layout for the memory of a device. Raises OutOfMemory if a card is too small for any."""
     on_card = device.type == "cuda"
     card = card_of(device, config.gpu_memory) if on_card else machine.cpu()
-    tokens = config.training.micro_batch_tokens or (None if on_card else PASS_ON_CPU)
+    tokens = config.training.micro_batch_tokens or (None if on_card else MANY_TOKENS)
     found = foresee(shape, config.method, card, lengths, tokens, processes)
     if found is None and on_card:
         raise OutOfMemory(_too_small(card, least_memory(shape, config.method, lengths, processes)))

@@ -124,13 +124,9 @@ def _write_difference(model: PeftModel, folder: Path, start: _Start) -> None:
 
     W - s B0 A0 + s B A = W + s [B, -B0] [A; A0] (Meng et al. 2024, PiSSA, arXiv 2404.02948, appendix C).
     """
-    trained = get_peft_model_state_dict(model, save_embedding_layers=False)
-    trained = {name: value.detach().cpu().clone() for name, value in trained.items()}
+    trained = _tensors(model)
     with start.bare():
-        first = {
-            k: v.detach().cpu().clone()
-            for k, v in get_peft_model_state_dict(model, save_embedding_layers=False).items()
-        }
+        first = _tensors(model)
     joined = {
         name: torch.cat([value, first[name]]) if "lora_A" in name else torch.cat([value, -first[name]], 1)
         for name, value in trained.items()
@@ -140,6 +136,12 @@ def _write_difference(model: PeftModel, folder: Path, start: _Start) -> None:
     written |= {"r": 2 * written["r"], "init_lora_weights": True}
     written["lora_alpha"] *= 2**0.5 if written["use_rslora"] else 2
     (folder / CONFIG).write_text(json.dumps(written, indent=2))
+
+
+def _tensors(model: PeftModel) -> dict[str, Tensor]:
+    """A copy of the adapter, by the names that PEFT stores it under."""
+    stored = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: value.detach().cpu().clone() for name, value in stored.items()}
 
 
 def _refuse_output_head(model: PreTrainedModel, targets: str | list[str]) -> None:

@@ -1,6 +1,6 @@
 """The methods, by the names that manifests give them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from finetune_trainer.full import attach_full
 from finetune_trainer.tuned import Tuned
 
 
-def attach(base: PreTrainedModel, method: MethodSpec, seed: int, source: Path, opening: Sequence[int]) -> Tuned:
+def attach(base: PreTrainedModel, method: MethodSpec, seed: int, source: Path, opening: Iterable[int]) -> Tuned:
     """Build what the method trains into a base loaded from `source`; `opening` is text like that of the rows.
 
     Raises InvalidConfig if the method does not fit the model.

@@ -5,7 +5,7 @@ them. A recording (a CUDA graph) is launched in one call. Sizes are rounded up, 
 that nothing is learned from. The output head stays outside: how many tokens are taught differs from pass to pass.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,8 +26,8 @@ class Passes(Protocol):
     gradients_move: bool
     """Whether the tensors of gradients may be given up after a step."""
 
-    def begin(self, extent: "Extent") -> None:
-        """Get ready."""
+    def begin(self, extent: Callable[[], "Extent"]) -> None:
+        """Get ready. What passes there will be is worked out only if it is asked for."""
 
     def run(self, packed: Packed, draw: tuple[int, int], weight: float) -> Tensor:
         """Add the gradients of `weight` times the summed losses to the parameters. Returns the sum, without waiting."""
@@ -58,7 +58,7 @@ class CalledPasses:
     def __init__(self, tuned: Tuned) -> None:
         self.tuned = tuned
 
-    def begin(self, extent: Extent) -> None:
+    def begin(self, extent: Callable[[], Extent]) -> None:
         """Nothing is kept."""
 
     def run(self, packed: Packed, draw: tuple[int, int], weight: float) -> Tensor:
@@ -84,11 +84,11 @@ class RecordedPasses:
         for parameter in tuned.parameters.values():
             parameter.grad = torch.zeros_like(parameter)
 
-    def begin(self, extent: Extent) -> None:
+    def begin(self, extent: Callable[[], Extent]) -> None:
         """Compile every kernel in a small pass, then record the largest."""
         self.end()
-        self.extent, self.pool = extent, torch.cuda.graph_pool_handle()
-        self.sizes = choose_sizes([*extent.tokens, extent.most_tokens])
+        self.extent, self.pool = extent(), torch.cuda.graph_pool_handle()
+        self.sizes = choose_sizes([*self.extent.tokens, self.extent.most_tokens])
         with self._apart():
             CalledPasses(self.tuned).run(pack([probe_row(range(3, 3 + GRAIN))]), (0, 0), 0.0)
             self._recording(self.sizes[0])

@@ -4,8 +4,9 @@ PEFT owns them and their files. Training hands them to the attention over packed
 of padding rows and filling a cache as PEFT would; generation leaves them to PEFT.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from finetune_api.methods import PrefixSpec
+from finetune_trainer.architecture import key_value_heads
 from finetune_trainer.lora import MISFITS, WEIGHTS, misfit
 from finetune_trainer.tuned import Tuned, trainable
 
 
-def attach_prefix(base: PreTrainedModel, spec: PrefixSpec, seed: int, opening: Sequence[int]) -> Tuned:
+def attach_prefix(base: PreTrainedModel, spec: PrefixSpec, seed: int, opening: Iterable[int]) -> Tuned:
     """Put a prefix before the rows of a base. It starts from what the base makes of the tokens of `opening`, or at
     zero."""
     torch.manual_seed(seed)
-    heads, dim = _heads(base)
+    heads, dim = key_value_heads(base.config)
     config = PrefixTuningConfig(
         task_type="CAUSAL_LM",
         num_virtual_tokens=spec.length,
@@ -49,7 +51,7 @@ def load_prefix(base: PreTrainedModel, folder: Path) -> Tuned:
 
 
 def _tuned(base: PreTrainedModel, model: Any) -> Tuned:
-    heads, dim = _heads(base)
+    heads, dim = key_value_heads(base.config)
     on = True
 
     def prefix() -> list[tuple[Tensor, Tensor]]:
@@ -78,17 +80,10 @@ def _tuned(base: PreTrainedModel, model: Any) -> Tuned:
     )
 
 
-def _heads(base: PreTrainedModel) -> tuple[int, int]:
-    """Number and width of the key-value heads."""
-    config = base.config
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads, dim
-
-
 @torch.no_grad()
-def _cached(base: PreTrainedModel, opening: Sequence[int], length: int) -> Tensor:
+def _cached(base: PreTrainedModel, opening: Iterable[int], length: int) -> Tensor:
     """Keys and values of the first `length` tokens, [length, layers * 2 * heads * dim]."""
-    repeated = (list(opening) * length)[:length]
+    repeated = list(islice(cycle(opening), length))
     cache = DynamicCache(config=base.config)
     base(torch.tensor([repeated], device=base.device), past_key_values=cache, use_cache=True)
     layers = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]  # type: ignore[union-attr,index]

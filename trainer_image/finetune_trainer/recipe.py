@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -117,7 +118,7 @@ def load(config: RunConfig, folder: Path, layout: Layout, prepared: Prepared) ->
     base = load_base(folder, method.storage, pick_device(), expanded=layout.expanded, dtype=dtype)
     use_fused_blocks(base)
     recompute(base, layout.recomputed)
-    opening = [token for example in prepared.splits["train"] for token in example.ids]
+    opening = chain.from_iterable(example.ids for example in prepared.splits["train"])
     tuned = attach(base, method, config.training.seed, folder, opening)
     if layout.divided > 1:
         shard(tuned, layout.divided)

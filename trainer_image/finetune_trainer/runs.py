@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from finetune_api.documents import InvalidManifest
 from finetune_api.identity import digest8, run_config, run_digest, run_id
 from finetune_api.job import FineTuneJob
-from finetune_api.pods import bytes_of
 from finetune_api.report import Report
 from finetune_api.run import RunConfig
 from finetune_api.settings import settings_of
@@ -56,8 +55,8 @@ def begun_config(job: FineTuneJob, store: Store, run: str, digest: str) -> RunCo
         return None
     if config.digest != digest or not has_rows(folder):
         return None
-    output, limit = job.spec.output, job.spec.resources.gpu_memory
-    now = {"output_uri": output.uri, "merged": output.merged, "gpu_memory": bytes_of(limit) if limit else None}
+    output, resources = job.spec.output, job.spec.resources
+    now = {"output_uri": output.uri, "merged": output.merged, "gpu_memory": resources.gpu_bytes}
     return config.model_copy(update=now)
 
 
