@@ -28,14 +28,16 @@ def main() -> None:
     options = parser.parse_args()
     for setting in options.settings.split(","):
         try:
-            figures = measure(MAKERS[options.peer](options.model, setting, options.steps))
+            figures = measure(options.peer, options.model, setting, options.steps)
         except Exception as error:  # a peer that fails at one setting is still measured at the others
             figures = {"error": repr(error)[:300]}
         print(json.dumps({"peer": options.peer, "setting": setting, **figures}), flush=True)
+        free_memory()
 
 
-def measure(trainer: Any) -> dict[str, Any]:
+def measure(peer: str, model: str, setting: str, steps: int) -> dict[str, Any]:
     """Train, and count real tokens and time after the warm-up."""
+    trainer = MAKERS[peer](model, setting, steps)  # Unsloth is imported before torch
     import torch
     from transformers import TrainerCallback
 
@@ -59,14 +61,22 @@ def measure(trainer: Any) -> dict[str, Any]:
     trainer.training_step = counted
     trainer.train()
     peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-    del trainer
-    gc.collect()
     seconds, steps = ends[-1] - ends[WARM - 1], len(ends) - WARM
     return {
         "tokensPerSecond": round(sum(tokens[WARM:]) / seconds),
         "tokensPerStep": round(sum(tokens[WARM:]) / steps),
         "peakGiB": round(peak, 2),
     }
+
+
+def free_memory() -> None:
+    """What is left of one setting is no part of the next one's peak."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def rows() -> Any:
@@ -88,10 +98,10 @@ def arguments(setting: str, steps: int, **more: Any) -> Any:
     packed = setting != "article"
     return SFTConfig(
         output_dir="/tmp/finetune-peer", max_steps=steps, per_device_train_batch_size=ROWS_A_STEP[setting],
+        gradient_accumulation_steps=1,
         max_length=2048 if packed else 1024, packing=packed, optim="paged_adamw_8bit" if card else "adamw_torch",
-        use_cpu=not card, learning_rate=2e-5,
-        weight_decay=0.01, bf16=True, logging_steps=1000, save_strategy="no", report_to=[], completion_only_loss=True,
-        **more,
+        use_cpu=not card, learning_rate=2e-5, weight_decay=0.01, bf16=True, logging_steps=1000, dataset_num_proc=1,
+        save_strategy="no", report_to=[], completion_only_loss=True, **more,
     )  # fmt: skip
 
 

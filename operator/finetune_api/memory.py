@@ -1,11 +1,11 @@
 """How much memory a run needs, from the shape of the model and the settings: pure arithmetic.
 
-Measured on an H100 it is within 5 % of what torch allocates (docs/performance.md); the driver's and the allocator's own
-share, about a gigabyte, comes on top.
+Compared with what torch reserves on two kinds of cards (docs/performance.md); the driver's own share comes on top.
 """
 
 from dataclasses import dataclass
 
+from finetune_api.cards import GIB
 from finetune_api.layout import Layout
 from finetune_api.methods import BottleneckSpec, LoraSpec, MethodSpec, PrefixSpec, Quantization
 
@@ -19,6 +19,8 @@ BYTES_PER_TRAINED = 16  # float32 weight, gradient and AdamW's two moments
 BYTES_PER_FULL = 18  # the same, and a copy in bfloat16 to multiply with
 LOGITS_AT_ONCE = 2**25
 BYTES_PER_LOGIT = 10  # in bfloat16, in float32, and its gradient
+OVERHEAD = round(0.6 * GIB)
+"""What libraries and the allocator keep for themselves."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,22 @@ class ModelShape:
         """All parameters."""
         return self.other_parameters + self.linear_parameters
 
-    @property
-    def kept_per_token(self) -> int:
+    def kept_per_token(self, method: MethodSpec) -> int:
         """Bytes that the backward pass of one layer needs of a token.
 
-        Inputs of both norms and what they give (4 hidden), queries and attended values, keys and values, and in the
-        feed-forward block gate, up and their product.
+        Inputs of both norms, queries and attended values, keys and values, and gate and up of the feed-forward block;
+        for what is trained in the linear layers, their inputs, which are what norms give and the product of gate and
+        up; for DoRA also their outputs.
         """
-        return BYTES * (4 * self.hidden + 2 * self.queries + 2 * self.keys + 3 * self.feed_forward)
+        kept = 2 * self.hidden + 2 * self.queries + 2 * self.keys + 2 * self.feed_forward
+        if method.type in ("full", "lora"):
+            kept += 2 * self.hidden + self.feed_forward
+        return BYTES * kept + (self.outputs_per_token if is_dora(method) else 0)
+
+    @property
+    def outputs_per_token(self) -> int:
+        """Bytes that the linear layers of one layer make of a token."""
+        return BYTES * sum(rows for rows, _ in self.linear) // self.layers
 
     @property
     def input_per_token(self) -> int:
@@ -78,6 +88,11 @@ class ModelShape:
                 return self.parameters
 
 
+def is_dora(method: MethodSpec) -> bool:
+    """Whether lengths of rows are trained, too."""
+    return isinstance(method.part, LoraSpec) and method.part.dora
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes by purpose."""
@@ -92,7 +107,7 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """Bytes in all."""
-        return self.base + self.trained + self.activations + self.logits
+        return self.base + self.trained + self.activations + self.logits + OVERHEAD
 
 
 def estimate_memory(shape: ModelShape, method: MethodSpec, layout: Layout, taught_share: float = 1.0) -> MemoryEstimate:
@@ -100,7 +115,7 @@ def estimate_memory(shape: ModelShape, method: MethodSpec, layout: Layout, taugh
     trained = shape.trained_parameters(method)
     if method.type == "full":
         return MemoryEstimate(
-            0, trained * BYTES_PER_FULL, _activations(shape, layout), _logits(shape, layout, taught_share)
+            0, trained * BYTES_PER_FULL, _activations(shape, method, layout), _logits(shape, layout, taught_share)
         )
     stored = "none" if layout.expanded else method.storage
     linear = round(shape.linear_parameters * BYTES_PER_WEIGHT[stored])
@@ -109,18 +124,18 @@ def estimate_memory(shape: ModelShape, method: MethodSpec, layout: Layout, taugh
     return MemoryEstimate(
         base=linear + shape.other_parameters * BYTES,
         trained=trained * BYTES_PER_TRAINED,
-        activations=_activations(shape, layout),
+        activations=_activations(shape, method, layout),
         logits=_logits(shape, layout, taught_share),
     )
 
 
-def _activations(shape: ModelShape, layout: Layout) -> int:
+def _activations(shape: ModelShape, method: MethodSpec, layout: Layout) -> int:
     """Whole layers, the inputs of those that are computed again, and one of these while it is; and a layer of what is
     read without learning from it, for recorded passes keep their memory meanwhile."""
     again = min(layout.recomputed, shape.layers)
     whole = shape.layers - again + (1 if again else 0)
-    training = layout.pass_tokens * (whole * shape.kept_per_token + again * shape.input_per_token)
-    return training + layout.inference_tokens * shape.kept_per_token
+    kept = shape.kept_per_token(method)
+    return layout.pass_tokens * (whole * kept + again * shape.input_per_token) + layout.inference_tokens * kept
 
 
 def _logits(shape: ModelShape, layout: Layout, taught_share: float) -> int:

@@ -1,29 +1,39 @@
 """How long training takes on a card: matrix work at its rate, everything else at that of its memory. Pure arithmetic.
 
-The three constants were fitted on an H100 to passes of 2,600 to 8,192 tokens through a model of 7 billion parameters.
+The constants were fitted to thirteen runs of models of 1, 3 and 7 billion parameters on an H100 and an H200 by LoRA,
+and to one run each of DoRA, full fine-tuning and a divided base on H200s (docs/performance.md).
 """
 
 import math
 from dataclasses import dataclass, replace
 
-from finetune_api.cards import GIB, Card
+from finetune_api.cards import Card
 from finetune_api.layout import FEWEST_TOKENS, Layout
-from finetune_api.memory import MemoryEstimate, ModelShape, estimate_memory
+from finetune_api.memory import MemoryEstimate, ModelShape, estimate_memory, is_dora
 from finetune_api.methods import MethodSpec
 
-MATRIX_SHARE = 0.70
-"""Of a card's matrix rate that large matrices reach."""
-SWEEPS = 14.4
+MATRIX_SHARE, HALF_WIDTH = 0.80, 1200
+"""Of a card's matrix rate that endlessly large matrices would reach; and the width at which half of that is."""
+SWEEPS = 10.5
 """How often what the backward pass keeps is read or written in a forward and a backward pass."""
 FORWARD_SWEEPS = 0.35
 """The forward pass's part of that."""
-SECONDS_PER_LAYER = 3.5e-4
+SECONDS_PER_LAYER = 3.2e-4
 """What a pass takes besides, however few its tokens: starting kernels that do not fill the card."""
-DEQUANTISED = 4.7
+DEQUANTISED = 5.2
 """Bytes of memory traffic that dequantising a weight is worth."""
+PER_LOGIT = 94
+"""Bytes of memory traffic that a logit is worth."""
+DORA_SWEEPS = 35
+"""How much more often DoRA reads or writes the outputs of linear layers."""
+PER_TRAINED, PER_TRAINED_IN_FULL = 40, 110
+"""Bytes of memory traffic that a step is worth for each trained parameter; in full fine-tuning, with all its copies."""
+SECONDS_PER_GATHER = 3.2e-3
+"""What it takes to put a divided layer together and to start its kernels one by one."""
 MOST_PARTS = 32
 MOST_READ = 16384
-SPARE, SPARE_SHARE = GIB // 2, 0.05
+SPARE_SHARE = 0.05
+"""Of a card's memory that is lost in pieces."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,10 @@ def step_seconds(shape: ModelShape, method: MethodSpec, layout: Layout, card: Ca
     work += (
         passes * shape.layers * SECONDS_PER_LAYER * (1 + FORWARD_SWEEPS * min(1.0, layout.recomputed / shape.layers))
     )
-    optimiser = shape.trained_parameters(method) * 40 / card.bandwidth  # reads and writes 40 bytes of each
+    if layout.divided > 1:
+        work += passes * shape.layers * sweeps_over(shape, layout) * SECONDS_PER_GATHER
+    traffic = PER_TRAINED_IN_FULL if method.type == "full" else PER_TRAINED
+    optimiser = shape.trained_parameters(method) * traffic / card.bandwidth
     return work + passes * dequantising_seconds(shape, method, layout, card) + optimiser
 
 
@@ -71,16 +84,23 @@ def token_seconds(shape: ModelShape, method: MethodSpec, layout: Layout, card: C
     sweeps = 6 if method.type == "full" else 4
     head = shape.vocabulary * shape.hidden * taught_share
     operations = (sweeps + 2 * again) * shape.linear_parameters + sweeps * head
-    traffic = SWEEPS * (1 + FORWARD_SWEEPS * again) * shape.kept_per_token * shape.layers
-    return operations / (MATRIX_SHARE * card.matrix_rate) + traffic / card.bandwidth
+    traffic = SWEEPS * (1 + FORWARD_SWEEPS * again) * shape.kept_per_token(method) * shape.layers
+    traffic += PER_LOGIT * shape.vocabulary * taught_share
+    traffic += DORA_SWEEPS * shape.outputs_per_token * shape.layers if is_dora(method) else 0
+    reached = MATRIX_SHARE * shape.hidden / (shape.hidden + HALF_WIDTH)
+    return operations / (reached * card.matrix_rate) + traffic / card.bandwidth
 
 
 def dequantising_seconds(shape: ModelShape, method: MethodSpec, layout: Layout, card: Card) -> float:
     """Seconds that a pass spends on making weights out of what is stored."""
     if layout.expanded or method.storage == "none":
         return 0.0
-    sweeps = 2 + min(1.0, layout.recomputed / shape.layers)
-    return sweeps * shape.linear_parameters * DEQUANTISED / card.bandwidth
+    return sweeps_over(shape, layout) * shape.linear_parameters * DEQUANTISED / card.bandwidth
+
+
+def sweeps_over(shape: ModelShape, layout: Layout) -> float:
+    """How often a pass goes through the layers: forwards, backwards, and forwards again where layers are recomputed."""
+    return 2 + min(1.0, layout.recomputed / shape.layers)
 
 
 def foresee(
@@ -100,7 +120,7 @@ def foresee(
 def _foresee_whole(
     shape: ModelShape, method: MethodSpec, card: Card, lengths: Lengths, pass_tokens: int | None, divided: int
 ) -> Forecast | None:
-    sizes = [pass_tokens] if pass_tokens else _sizes(lengths)
+    sizes = [min(pass_tokens, _sizes(lengths)[0])] if pass_tokens else _sizes(lengths)
     storages = (True, False) if method.storage != "none" and divided == 1 else (False,)
     layouts = (
         _least_recomputed(shape, method, card, lengths, Layout(expanded, 0, divided, tokens))
@@ -123,7 +143,7 @@ def least_memory(shape: ModelShape, method: MethodSpec, lengths: Lengths, proces
     tokens = max(lengths.longest_row, FEWEST_TOKENS)
     layout = Layout(False, shape.layers, 1 if method.type == "full" else processes, tokens, tokens)
     smallest = estimate_memory(shape, method, layout, lengths.taught_share)
-    return round((smallest.total + SPARE) / (1 - SPARE_SHARE))
+    return round(smallest.total / (1 - SPARE_SHARE))
 
 
 def _sizes(lengths: Lengths) -> list[int]:
@@ -141,10 +161,10 @@ def _least_recomputed(
         layout = replace(wanted, recomputed=recomputed, inference_tokens=reading)
         left = usable(card) - estimate_memory(shape, method, layout, lengths.taught_share).total
         if left >= 0:
-            return replace(layout, inference_tokens=min(MOST_READ, reading + left // shape.kept_per_token))
+            return replace(layout, inference_tokens=min(MOST_READ, reading + left // shape.kept_per_token(method)))
     return None
 
 
 def usable(card: Card) -> int:
-    """Bytes of a card that a run may plan with: without what the driver and the allocator keep for themselves."""
-    return int(card.memory * (1 - SPARE_SHARE)) - SPARE
+    """Bytes of a card that a run may plan with."""
+    return int(card.memory * (1 - SPARE_SHARE))

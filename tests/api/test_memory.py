@@ -3,7 +3,7 @@
 import pytest
 
 from finetune_api.layout import Layout
-from finetune_api.memory import ModelShape, estimate_memory
+from finetune_api.memory import OVERHEAD, ModelShape, estimate_memory
 from finetune_api.methods import MethodSpec, Quantization
 
 SHAPE = ModelShape(
@@ -48,10 +48,17 @@ def test_layers_that_are_computed_again_keep_their_input_and_one_of_them_works()
     assert estimate_memory(SHAPE, lora(), reading).activations == 100 * 4 * kept + 7 * kept
 
 
+def test_frozen_layers_keep_no_input_and_dora_keeps_outputs_too() -> None:
+    frozen = MethodSpec(type="prefix")
+    dora = MethodSpec.model_validate({"lora": {"dora": True}})
+    assert SHAPE.kept_per_token(lora()) - SHAPE.kept_per_token(frozen) == 2 * (2 * 10 + 30)
+    assert SHAPE.kept_per_token(dora) - SHAPE.kept_per_token(lora()) == 2 * (100 + 20) // 4
+
+
 def test_the_total_is_the_sum_and_grows_with_tokens_and_rank() -> None:
     small = estimate_memory(SHAPE, lora(4), SMALL, taught_share=0.5)
     large = estimate_memory(SHAPE, lora(8), Layout(pass_tokens=200, inference_tokens=0), taught_share=0.5)
-    assert small.total == small.base + small.trained + small.activations + small.logits
+    assert small.total == small.base + small.trained + small.activations + small.logits + OVERHEAD
     assert large.trained == 2 * small.trained == 2 * 16 * 4 * 230
     assert large.activations == 2 * small.activations
     assert small.logits == 50 * 50 * 10 + (2 * 50 + 2 * 100) * 20

@@ -77,8 +77,8 @@ def test_perplexity_is_that_of_plain_transformers(trained: Tuned, tiny_llama: Pa
     total, taught = 0.0, 0
     with trained.inference(adapted=True), trained.speaking() as speaker:
         for example in encode_all(tiny_llama, rows):
-            ids = torch.tensor([example.ids])
-            labels = ids.masked_fill(~torch.tensor([example.supervised]), -100)
+            ids = torch.tensor([example.ids], device=trained.device)
+            labels = ids.masked_fill(~torch.tensor([example.supervised], device=trained.device), -100)
             total += speaker(input_ids=ids, labels=labels).loss.item() * example.taught
             taught += example.taught
     assert got.adapter == pytest.approx(math.exp(total / taught), rel=0.02)

@@ -35,9 +35,10 @@ def test_as_many_processes_as_you_like_give_the_losses_of_one(count: int, tiny_l
         check_equal(told, alone, 1e-4)
 
 
-def test_a_quantised_base_divided_over_processes_gives_the_losses_of_a_whole_one(tiny_llama: Path) -> None:
-    whole = train(tiny_llama, 1, "nf4")[0]
-    for told in train(tiny_llama, 2, "nf4", divided=True):
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantised_base_divided_over_processes_gives_the_losses_of_a_whole_one(quantization, tiny_llama) -> None:
+    whole = train(tiny_llama, 1, quantization)[0]
+    for told in train(tiny_llama, 2, quantization, divided=True):
         check_equal(told, whole, 2e-2)
         assert told["bytes"] < 0.6 * whole["bytes"]  # norms stay whole
 

@@ -39,7 +39,7 @@ def test_packed_rows_give_the_losses_of_single_rows_computed_by_plain_transforme
         got = losses_of(tuned, examples)
         want = []
         for example in examples:
-            ids = torch.tensor([example.ids])
+            ids = torch.tensor([example.ids], device=tuned.device)
             with tuned.speaking() as speaker:
                 losses = F.cross_entropy(speaker(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
             want.append(losses[torch.tensor(example.supervised[1:])])

@@ -122,7 +122,7 @@ def test_packed_rows_behind_a_prefix_have_the_losses_that_peft_gives_each_alone(
     want = []
     with tuned.inference(adapted=True), tuned.speaking() as peft_model:
         for example in data.validation:
-            ids = torch.tensor([example.ids])
+            ids = torch.tensor([example.ids], device=tuned.device)
             logits = peft_model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, :-1]
             rows = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
             want.append(rows[torch.tensor(example.supervised[1:])])

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from finetune_api.methods import LoraSpec
+from finetune_api.layout import Layout
+from finetune_api.memory import estimate_memory
+from finetune_api.methods import LoraSpec, MethodSpec
+from finetune_trainer.architecture import read_shape
 from finetune_trainer.base import load_base, parameter_count, pick_device
 from finetune_trainer.errors import InvalidConfig, ModelNotLoadable
 from finetune_trainer.loop import Data
@@ -31,7 +34,7 @@ def trained(tiny_llama: Path) -> Tuned:
 def logits(model: nn.Module | Tuned, ids: list[int]) -> torch.Tensor:
     speaking = model.speaking() if isinstance(model, Tuned) else nullcontext(model)
     with torch.no_grad(), speaking as speaker:
-        return speaker(input_ids=torch.tensor([ids])).logits[0].float()
+        return speaker(input_ids=torch.tensor([ids], device=speaker.device)).logits[0].float()
 
 
 def test_nf4_is_nf4_and_norms_and_head_keep_their_dtype(tiny_llama: Path) -> None:
@@ -166,13 +169,30 @@ def test_sliding_window_rows_longer_than_the_window_match_plain_transformers(tmp
     with tuned.inference(adapted=True):
         got = losses_of(tuned, examples)
         single = torch.cat([losses_of(tuned, [example]) for example in examples])
-        ids = torch.tensor([examples[0].ids])
+        ids = torch.tensor([examples[0].ids], device=tuned.device)
         plain = torch.nn.functional.cross_entropy(
             logits(tuned, list(examples[0].ids))[:-1], ids[0, 1:], reduction="none"
         )
     torch.testing.assert_close(got, single, rtol=1e-5, atol=1e-5)
     taught = plain[torch.tensor(examples[0].supervised[1:])]
     torch.testing.assert_close(got[: len(taught)], taught, rtol=1e-5, atol=1e-5)
+
+
+def test_experts_stay_as_they_are_and_the_layers_beside_them_are_quantised_and_adapted(tmp_path: Path) -> None:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    write_tiny_model(tmp_path)
+    config = MixtralConfig(
+        vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    tuned = load_adapted(tmp_path, "nf4")
+    assert {name.split(".")[-4] for name in tuned.parameters} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    shape = read_shape(tmp_path)
+    stored = sum(p.numel() * p.element_size() for p in tuned.base.parameters() if not p.requires_grad)
+    assert parameter_count(tuned) == shape.parameters
+    assert estimate_memory(shape, MethodSpec(), Layout()).base == pytest.approx(stored, rel=0.01)
 
 
 def test_the_update_is_scaled_by_alpha_over_rank(tiny_llama: Path) -> None:

@@ -36,7 +36,7 @@ def read_shape(folder: Path) -> ModelShape:
         is_table = any(part in name for part in ("embed", "lm_head", "wte", "wpe"))
         if is_table:
             vocabulary = max(vocabulary, shape[0])
-        if len(shape) == 2 and not is_table:
+        if len(shape) == 2 and not is_table and ".experts." not in name:  # experts are loaded as one block, unquantised
             linear.append((shape[0], shape[1]))
         else:
             other += math.prod(shape)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
@@ -88,10 +89,11 @@ def _attend_varlen(
     own = boundaries
     if before:
         own = boundaries + before * torch.arange(len(boundaries), dtype=torch.int32, device=boundaries.device)
-    attended = varlen_attn(
-        query, key, value, boundaries, own, longest, longest + before, scale=scaling,
-        window_size=(-1 if window is None else window - 1, 0), **_GROUPED,
-    )  # fmt: skip
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # newer versions prefer cuDNN's, whose gradients we have seen wrong
+        attended = varlen_attn(
+            query, key, value, boundaries, own, longest, longest + before, scale=scaling,
+            window_size=(-1 if window is None else window - 1, 0), **_GROUPED,
+        )  # fmt: skip
     assert isinstance(attended, Tensor)
     return attended.unsqueeze(0)
 

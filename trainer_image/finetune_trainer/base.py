@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from bitsandbytes import functional as bits
-from bitsandbytes.nn.modules import Linear4bit
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from finetune_api.methods import Quantization
 from finetune_trainer.architecture import check_loadable
 from finetune_trainer.errors import ModelNotLoadable
+from finetune_trainer.frozen import multiply_dense
 from finetune_trainer.place import Place
 from finetune_trainer.tuned import Tuned, compute_dtype
 
@@ -65,7 +65,7 @@ def load_base(
         reason = str(error).partition("\n")[0]
         raise ModelNotLoadable(f"The model in {folder} cannot be loaded: {reason}") from error
     model.eval().requires_grad_(False)
-    _keep_trainable_layout(model)
+    multiply_dense(model, dtype)
     if expanded:
         _round_weights(model, quantization)
     return model
@@ -82,16 +82,6 @@ def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> Bits
     if quantization == "int8":  # LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339)
         return BitsAndBytesConfig(load_in_8bit=True)
     return None
-
-
-def _keep_trainable_layout(model: nn.Module) -> None:
-    """Stop bitsandbytes repacking 4-bit weights on CPU for inference: the backward pass then reads the wrong layout.
-
-    Seen with bitsandbytes 0.50.2 on CPUs with AVX512-BF16: an evaluation before training silently ruins training.
-    """
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
 
 
 def linear_layers(model: PreTrainedModel) -> Iterator[nn.Linear]:
@@ -114,8 +104,8 @@ def _round_weights(model: PreTrainedModel, quantization: Quantization) -> None:
 def parameter_count(tuned: Tuned) -> int:
     """Parameters of the base as published, whatever they are stored as here."""
     added = {id(parameter) for parameter in tuned.parameters.values()} if not tuned.trains_head else set()
-    packed = {id(m.weight): 2 for m in tuned.base.modules() if isinstance(m, Linear4bit)}
-    return sum(p.numel() * packed.get(id(p), 1) for p in tuned.base.parameters() if id(p) not in added)
+    stored = {id(layer.weight): layer.in_features * layer.out_features for layer in linear_layers(tuned.base)}
+    return sum(stored.get(id(p), p.numel()) for p in tuned.base.parameters() if id(p) not in added)
 
 
 def weights_digest(folder: Path) -> tuple[str, int]:

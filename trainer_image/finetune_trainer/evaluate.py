@@ -58,7 +58,7 @@ def evaluate(
     group: Group | None = None,
 ) -> Comparison:
     """Answer every row with base and adapter, each process its share of them, and compare. Raises Stopped."""
-    group = group if group and not tuned.sharded else Group(Place(), tuned.device)
+    group = group if group and not tuned.sharded else Group(Place())
     generating = any(name in SCORES for name in spec.metrics) and all(example.prompt_length for example in examples)
     mine = group.place.share(examples)
     done = 0

@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from finetune_api.layout import FEWEST_TOKENS
 from finetune_api.training import TrainingSpec
 from finetune_trainer.base import is_out_of_memory
-from finetune_trainer.batches import Order, fill, pack_all
+from finetune_trainer.batches import Order, Packed, fill, pack_all
 from finetune_trainer.errors import OutOfMemory, Stopped
 from finetune_trainer.group import Group
 from finetune_trainer.passes import Extent, make_passes
@@ -34,6 +35,7 @@ class Gradients:
         self.order = Order([len(row.ids) for row in rows], training.batch_size, training.seed)
         self.passes = make_passes(tuned)
         self.ready = False
+        self._packed = lru_cache(maxsize=2)(self._pack)
 
     def of(self, step: int, stop: threading.Event) -> Tensor:
         """Add the gradients of a step, from 0. Returns its loss: the mean over all its taught tokens, not of means.
@@ -56,11 +58,12 @@ class Gradients:
 
     def clear(self) -> None:
         """Set the gradients back."""
-        for parameter in self.tuned.parameters.values():
-            if self.passes.gradients_move:
-                parameter.grad = None
-            elif parameter.grad is not None:
-                parameter.grad.zero_()
+        parameters = self.tuned.parameters.values()
+        if not self.passes.gradients_move:
+            torch._foreach_zero_([parameter.grad for parameter in parameters if parameter.grad is not None])
+            return
+        for parameter in parameters:
+            parameter.grad = None
 
     def end(self) -> None:
         """Give up the memory that is kept for passes."""
@@ -80,9 +83,8 @@ class Gradients:
         """A stop between two passes drops the step, which may be long: nothing but gradients is lost."""
         if not self.ready:
             self._begin()
-        rows = self.rows_of(step)
-        packs = [packed for _, packed in pack_all(rows, self.budget, self.group.place.size)]
-        taught, draw = sum(row.taught for row in rows), (self.seed, step)
+        packs = self._packed(step, self.budget)
+        taught, draw = sum(row.taught for row in self.rows_of(step)), (self.seed, step)
         total = torch.zeros((), device=self.tuned.device)
         mine = self.group.place.share(packs)
         for packed in mine:
@@ -92,7 +94,12 @@ class Gradients:
             total += self.passes.run(packed, draw, 1 / taught)
         if self.tuned.sharded and len(mine) < math.ceil(len(packs) / self.group.place.size):
             self.passes.run(packs[0], draw, 0.0)  # the others need this process's part of the layers
+        self._packed(step + 1, self.budget)  # while the card works, which nobody has waited for yet
         return total / taught
+
+    def _pack(self, step: int, budget: int) -> list[Packed]:
+        """The rows of a step in packs, for all processes."""
+        return [packed for _, packed in pack_all(self.rows_of(step), budget, self.group.place.size)]
 
     def _join(self, loss: Tensor) -> None:
         """Add up gradients and loss over all processes."""

@@ -24,8 +24,8 @@ class Group:
     Raises Lost when one of the others is gone: the run goes on from its last checkpoint once all are back.
     """
 
-    def __init__(self, place: Place, device: torch.device) -> None:
-        self.place, self.device = place, device
+    def __init__(self, place: Place) -> None:
+        self.place = place
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their sums over all processes."""
@@ -34,14 +34,14 @@ class Group:
         joint = torch.cat([tensor.flatten() for tensor in tensors])
         with _together():
             dist.all_reduce(joint)
-        for tensor, total in zip(tensors, joint.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(total.view_as(tensor))
+        totals = joint.split([tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(list(tensors), [total.view_as(own) for total, own in zip(totals, tensors, strict=True)])
 
     def any(self, flag: bool) -> bool:
         """Whether it is so for any process."""
         if self.place.size == 1:
             return flag
-        flags = torch.tensor([float(flag)], device=self.device)
+        flags = torch.tensor([float(flag)])  # not on the card, whose work nobody waits for
         self.add_up([flags])
         return bool(flags.item() > 0)
 
@@ -66,12 +66,12 @@ class Group:
 def joined(place: Place, device: torch.device) -> Iterator[Group]:
     """The group of this process, as long as it is in it."""
     if place.size == 1:
-        yield Group(place, device)
+        yield Group(place)
         return
     with _together():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Group(place, device)
+        yield Group(place)
     finally:
         dist.destroy_process_group()
 

@@ -57,7 +57,7 @@ class Loop:
         save: Save, group: Group | None = None,
     ) -> None:  # fmt: skip
         self.tuned, self.data, self.training = tuned, data, training
-        self.group = group or Group(Place(), tuned.device)
+        self.group = group or Group(Place())
         self.standing, self.report, self.save = standing, report, save
         self.schedule = Schedule.of(training, steps_per_epoch(len(data.train), training.batch_size))
         self.gradients = Gradients(

@@ -1,7 +1,7 @@
 """LoRA: attaching, saving, loading, merging."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,7 @@ INITS: dict[LoraInit, Any] = {"default": True, "pissa": "pissa_niter_16"}
 
 def attach_lora(base: PreTrainedModel, lora: LoraSpec, seed: int) -> Tuned:
     """Add float32 LoRA matrices; the adapted model starts out equal to the base. Raises InvalidConfig."""
-    targets: str | list[str] = "all-linear" if lora.target_modules == ["all-linear"] else list(lora.target_modules)
-    _refuse_output_head(base, targets)
-    _refuse_unknown_layers(base, targets)
+    targets = _targets(base, lora.target_modules)
     torch.manual_seed(seed)
     config = LoraConfig(
         r=lora.rank,
@@ -144,25 +142,26 @@ def _tensors(model: PeftModel) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in stored.items()}
 
 
-def _refuse_output_head(model: PreTrainedModel, targets: str | list[str]) -> None:
-    """An adapter on the output head is lost by servers that tie or fuse it."""
-    heads = [name for name, module in model.named_modules() if module is model.get_output_embeddings()]
-    if isinstance(targets, list) and (named := [t for t in targets if any(h.endswith(t) for h in heads)]):
-        raise InvalidConfig(f"method.lora.targetModules: {named[0]} is the output head, which cannot carry an adapter.")
+def _targets(model: PreTrainedModel, wanted: Sequence[str]) -> list[str]:
+    """The names of the linear layers to adapt. Raises InvalidConfig.
 
-
-def _refuse_unknown_layers(model: PreTrainedModel, targets: str | list[str]) -> None:
-    """PEFT itself is content when one of several names fits."""
+    PEFT itself is content when one of several names fits, and would take experts for linear layers, which no dropout
+    and no quantisation reaches. An adapter on the output head is lost by servers that tie or fuse it.
+    """
     head = model.get_output_embeddings()
     linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
-    named = targets if isinstance(targets, list) else []
-    wrong = [target for target in named if not any(f".{name}".endswith(f".{target}") for name in linear)]
-    if wrong:
-        known = sorted({name.rpartition(".")[2] for name in linear})
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    if list(wanted) == ["all-linear"]:
+        return known
+    heads = [name for name, module in model.named_modules() if module is head]
+    if named := [target for target in wanted if any(name.endswith(target) for name in heads)]:
+        raise InvalidConfig(f"method.lora.targetModules: {named[0]} is the output head, which cannot carry an adapter.")
+    if wrong := [target for target in wanted if not any(f".{name}".endswith(f".{target}") for name in linear)]:
         raise InvalidConfig(
             f"method.lora.targetModules: no layer of this model is called {', '.join(wrong)}. "
             f"Its linear layers are {', '.join(known)}; all-linear takes them all."
         )
+    return list(wanted)
 
 
 def merge_lora(base: PreTrainedModel, folder: Path) -> PreTrainedModel:

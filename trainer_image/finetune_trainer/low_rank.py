@@ -1,9 +1,9 @@
 """LoRA over frozen linear layers, with what reads the same input computed together.
 
-PEFT owns the adapter: its weights, its names, its files. Only the forward passes of its plain layers are replaced, by
+PEFT owns the adapter: its weights, its names, its files. Only the forward passes of its linear layers are replaced, by
 one autograd function for all layers that read the same tensor (query, key and value; gate and up): the input is kept
-once, its mask never, and its gradient is summed in place. Variants of LoRA keep PEFT's own forward pass, which is also
-the reference that tests compare with.
+once, its mask never, and its gradient is summed in place. Layers of other kinds keep PEFT's own forward pass, which is
+also the reference that tests compare with.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bitsandbytes import functional as bits
-from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 
 from finetune_trainer import low_rank_products
+from finetune_trainer.frozen import dense
 from finetune_trainer.keyed_dropout import Draw, KeyedDropout, Mask, column_keys
 
 Layer = Any
@@ -30,23 +30,24 @@ PROBE = [[0, 1, 2]]
 
 
 def fuse(model: PeftModel, draw: Draw) -> None:
-    """Replace the forward passes of a model's plain LoRA layers, and every dropout by one with keys."""
+    """Replace the forward passes of a model's LoRA layers, and every dropout by one with keys."""
     base: Any = model.get_base_model()
     for number, layers in enumerate(_that_read_the_same(model)):
         rate = getattr(layers[0].lora_dropout[ADAPTER], "p", 0.0)
         columns = column_keys(layers[0].lora_A[ADAPTER].weight.shape[1], number).to(base.device)
         dropout = KeyedDropout(rate, columns, draw)
-        siblings = Siblings([layer for layer in layers if is_plain(layer)], dropout, base.dtype)
+        siblings = Siblings([layer for layer in layers if is_linear(layer)], dropout, base.dtype)
         for layer in layers:
             layer.lora_dropout[ADAPTER] = dropout
         for layer in siblings.layers:
             layer.forward = partial(_forward, layer, siblings)
 
 
-def is_plain(layer: Layer) -> bool:
-    """Whether a layer is LoRA as its paper has it, on a linear layer."""
+def is_linear(layer: Layer) -> bool:
+    """Whether a layer is LoRA as its paper has it, or DoRA, on a linear layer."""
     linear = isinstance(layer.get_base_layer(), nn.Linear) and not getattr(layer, "fan_in_fan_out", False)
-    return linear and not layer.lora_variant and not layer.lora_bias[ADAPTER]
+    known = not layer.lora_variant or isinstance(layer.lora_variant.get(ADAPTER), DoraLinearVariant)
+    return linear and known and not layer.lora_bias[ADAPTER]
 
 
 @dataclass
@@ -78,20 +79,11 @@ class Siblings:
     def _compute(self, x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, ...]:
         downs = [layer.lora_A[ADAPTER].weight for layer in layers]
         ups = [layer.lora_B[ADAPTER].weight for layer in layers]
-        outputs: tuple[Tensor, ...] = _LowRank.apply(x.to(self.dtype), layers, self.dropout.mask, *downs, *ups)
+        lengths = [layer.lora_magnitude_vector[ADAPTER].weight for layer in layers if _is_dora(layer)]
+        outputs: tuple[Tensor, ...] = _LowRank.apply(
+            x.to(self.dtype), layers, self.dropout.mask, *downs, *ups, *lengths
+        )
         return outputs
-
-
-def dense(layer: Any, dtype: torch.dtype) -> Tensor:
-    """The weight of a frozen linear layer as it is multiplied with, [outputs, inputs]: dequantised if need be."""
-    weight: Any = layer.weight
-    if isinstance(layer, Linear4bit):
-        weight = bits.dequantize_4bit(weight.data, layer.quant_state or weight.quant_state)
-    elif isinstance(layer, Linear8bitLt):
-        scales = layer.state.SCB if layer.state.SCB is not None else weight.SCB
-        weight = bits.int8_vectorwise_dequant(weight.data, scales)
-    multiplied: Tensor = weight.to(dtype)
-    return multiplied
 
 
 def _forward(layer: Layer, siblings: Siblings, x: Tensor) -> Tensor:
@@ -102,29 +94,51 @@ def _forward(layer: Layer, siblings: Siblings, x: Tensor) -> Tensor:
 
 
 class _LowRank(torch.autograd.Function):
-    """y_i = x W_i' + b_i + s dropout(x) A_i' B_i' (Hu et al. 2021, arXiv 2106.09685, section 4.1), for several i."""
+    """y_i = x W_i' + b_i + s dropout(x) A_i' B_i' (Hu et al. 2021, arXiv 2106.09685, section 4.1), for several i.
+
+    With DoRA, y_i = g_i (x W_i' + s dropout(x) A_i' B_i') + b_i, where g_i brings the rows of W_i + s B_i A_i to the
+    lengths m_i that are trained (Liu et al. 2024, arXiv 2402.09353, equation 5; as in section 4.3, the lengths they
+    have count as constants).
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, layers: Sequence[Layer], mask: Mask | None, *weights: Tensor
     ) -> tuple[Tensor, ...]:
+        count = len(layers)
         rows, scale = x.reshape(-1, x.shape[-1]), layers[0].scaling[ADAPTER]
-        down = torch.cat(weights[: len(layers)]).to(x.dtype)
-        ups = [weight.to(x.dtype) for weight in weights[len(layers) :]]
+        down = torch.cat(weights[:count]).to(x.dtype)
+        ups, lengths = [weight.to(x.dtype) for weight in weights[count : 2 * count]], weights[2 * count :]
         hidden = _products(x).project(rows, down, mask, scale)
+        outputs, gains = [], []
+        for number, (layer, part, up) in enumerate(zip(layers, _split(hidden, layers), ups, strict=True)):
+            base = layer.get_base_layer()
+            weight = dense(base, x.dtype)
+            outputs.append(F.linear(rows, weight, None if lengths else base.bias))
+            _products(x).add_product(outputs[-1], part, up.T)
+            if lengths:
+                gains.append(lengths[number] / row_lengths(weight, weights[number], weights[count + number], scale))
         ctx.layers, ctx.mask, ctx.shape = layers, mask, x.shape
-        ctx.save_for_backward(rows, hidden, down, *ups)
-        return tuple(
-            _output(rows, part, up, layer.get_base_layer()).view(*x.shape[:-1], -1)
-            for part, up, layer in zip(_split(hidden, layers), ups, layers, strict=True)
-        )
+        ctx.save_for_backward(rows, hidden, down, *ups, *lengths, *gains, *(outputs if lengths else ()))
+        if lengths:  # what is kept must not be what is given away: fused blocks write over their inputs
+            outputs = [_scaled(*each) for each in zip(outputs, gains, strict=True)]
+            for output, layer in zip(outputs, layers, strict=True):
+                if layer.get_base_layer().bias is not None:
+                    output.add_(layer.get_base_layer().bias)
+        return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        rows, hidden, down, *ups = ctx.saved_tensors
+        rows, hidden, down, *saved = ctx.saved_tensors
         layers: Sequence[Layer] = ctx.layers
+        ups, lengths, gains, outputs = (saved[n * len(layers) : (n + 1) * len(layers)] for n in range(4))
         products, scale = _products(rows), layers[0].scaling[ADAPTER]
         flat = [slope.reshape(-1, slope.shape[-1]) for slope in slopes]
+        of_lengths = []
+        for number in range(len(lengths)):
+            multiplied = (flat[number] * outputs[number]).sum(0, dtype=torch.float32)
+            of_lengths.append(multiplied * gains[number] / lengths[number])
+            flat[number] = _scaled(flat[number], gains[number])
         of_ups = [_in_float32(slope.T, part) for slope, part in zip(flat, _split(hidden, layers), strict=True)]
         of_hidden = torch.cat([slope @ up for slope, up in zip(flat, ups, strict=True)], 1)
         of_down = products.weight_slope(rows, of_hidden, ctx.mask, scale)
@@ -133,13 +147,27 @@ class _LowRank(torch.autograd.Function):
             of_x = _through_base(flat, layers)
             products.add_product(of_x, of_hidden, down, ctx.mask, scale)
             of_x = of_x.view(ctx.shape)
-        return (of_x, None, None, *_split(of_down, layers, dim=0), *of_ups)
+        return (of_x, None, None, *_split(of_down, layers, dim=0), *of_ups, *of_lengths)
 
 
-def _output(rows: Tensor, hidden: Tensor, up: Tensor, base: Any) -> Tensor:
-    output = F.linear(rows, dense(base, rows.dtype), base.bias)
-    _products(rows).add_product(output, hidden, up.T)
-    return output
+def row_lengths(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """Lengths of the rows of W + s B A, float32 [outputs], without making that matrix.
+
+    |w + s b A|^2 = |w|^2 + 2 s (w A') b' + s^2 b (A A') b'.
+    """
+    crossed = (weight @ down.to(weight.dtype).T).float()
+    squares = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square()
+    added = 2 * scale * crossed + scale**2 * (up @ (down @ down.T))
+    return torch.sqrt(squares + (added * up).sum(1))
+
+
+def _scaled(values: Tensor, gains: Tensor) -> Tensor:
+    """Values times float32 gains, computed in float32 but never kept in it."""
+    return torch.mul(values, gains, out=torch.empty_like(values))
+
+
+def _is_dora(layer: Layer) -> bool:
+    return bool(layer.lora_variant)
 
 
 def _through_base(slopes: Sequence[Tensor], layers: Sequence[Layer]) -> Tensor:

@@ -159,10 +159,45 @@ class Recording:
 
 
 def make_passes(tuned: Tuned) -> Passes:
-    """The fastest passes there are for a model: recorded on a GPU, if its layers are whole and its head is frozen."""
+    """The fastest passes there are for a model: recorded on a GPU, if its layers are whole and its head is frozen.
+
+    In other types than bfloat16 attention asks for the lengths of rows, which a recording cannot.
+    """
     whole = tuned.device.type == "cuda" and not tuned.trains_head and not tuned.sharded
-    recordable = whole and has_plain_head(tuned)
+    recordable = whole and tuned.base.dtype == torch.bfloat16 and has_plain_head(tuned) and not waits(tuned)
     return RecordedPasses(tuned) if recordable else CalledPasses(tuned)
+
+
+def waits(tuned: Tuned) -> bool:
+    """Whether a pass waits for what the card has computed, to route tokens to experts, say: no recording can."""
+    batch = make_batch(pack([probe_row(range(3, 3 + GRAIN))]), tuned.device, (0, 0))
+    trained, aside = list(tuned.parameters.values()), torch.cuda.Stream(tuned.device)
+    aside.wait_stream(torch.cuda.current_stream(tuned.device))
+    try:
+        with torch.cuda.stream(aside), _as_if_recording():
+            for mode in ("default", "error"):  # the first time kernels are compiled, which does wait
+                torch.cuda.set_sync_debug_mode(mode)
+                states = hidden_states(tuned, batch)
+                torch.autograd.grad(states, trained, torch.zeros_like(states), allow_unused=True)
+    except RuntimeError as error:
+        if "synchronizing" not in str(error):
+            raise
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize(tuned.device)
+    return False
+
+
+@contextmanager
+def _as_if_recording() -> Iterator[None]:
+    """Models ask before they look at values, and then do not."""
+    asked = torch.cuda.is_current_stream_capturing
+    torch.cuda.is_current_stream_capturing = lambda: True
+    try:
+        yield
+    finally:
+        torch.cuda.is_current_stream_capturing = asked
 
 
 def _blank(tokens: int, rows: int, longest: int, device: torch.device) -> Batch:

@@ -54,14 +54,15 @@ def run(config: RunConfig, session: Session) -> Report:
             prepared = first_here(group, place.leads, lambda: prepare_once(config, store, session.cache))
         with session.stage("train", "loading the model"), ThreadPoolExecutor(1) as aside:
             folder = first_here(group, not place.local_rank, lambda: fetch_model(config.model, session.cache))
-            weights = aside.submit(weights_digest, folder)  # reads as much as loading does, and nobody waits for it
+            # Reads as much as loading does, and nobody waits for it; only the first process reports.
+            digested = aside.submit(weights_digest, folder) if place.leads else None
             tokenizer = load_tokenizer(folder)
             lengths = measure(config.training, prepared.splits["train"])
             hold_to(config.gpu_memory, device)
             foreseen = lay_out(config, read_shape(folder), lengths, device, place.size)
             tuned = load(config, folder, foreseen.layout, prepared)
             trained = train(config, tuned, foreseen, prepared, store, attempt, session, group)
-            described = describe_model(config, tuned, *weights.result())
+            described = describe_model(config, tuned, *(digested.result() if digested else ("", 0)))
         with session.stage("evaluate", f"answering the held-out rows with base and {noun}"):
             comparison = judge(config, tuned, foreseen.layout, tokenizer, prepared, session, group)
         if attempt is None:

@@ -5,15 +5,13 @@ as they are stored: packed 4-bit values stay bytes. What is trained is whole in 
 optimiser and checkpoints are those of any other run.
 """
 
-from typing import Any
-
 import torch
-from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from finetune_trainer.frozen import plain_weight
 from finetune_trainer.tuned import Tuned
 
 
@@ -22,23 +20,10 @@ def shard(tuned: Tuned, processes: int) -> None:
     mesh = init_device_mesh(tuned.device.type, (processes,))
     for layer in tuned.base.modules():
         if isinstance(layer, GradientCheckpointingLayer):
-            divided = {id(_plain_weight(module)) for module in layer.modules() if isinstance(module, nn.Linear)}
+            divided = {id(plain_weight(module)) for module in layer.modules() if isinstance(module, nn.Linear)}
             whole = {parameter for parameter in layer.parameters() if id(parameter) not in divided}
             whole |= {parameter for parameter in layer.parameters() if parameter.requires_grad}
             fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
     tuned.sharded = True
     if tuned.device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def _plain_weight(layer: Any) -> nn.Parameter:
-    """The weight of a linear layer as a parameter of no special kind: its scales stay with the layer."""
-    stored: Any = layer.weight
-    if isinstance(layer, Linear4bit):
-        layer.quant_state = stored.quant_state
-    elif isinstance(layer, Linear8bitLt):
-        layer.state.SCB = stored.SCB if layer.state.SCB is None else layer.state.SCB
-    if type(stored) is not nn.Parameter:
-        layer.weight = nn.Parameter(stored.data, requires_grad=False)
-    weight: nn.Parameter = layer.weight
-    return weight
