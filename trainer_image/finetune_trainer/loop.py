@@ -182,10 +182,11 @@ class Loop:
         }
 
     def _save(self) -> None:
-        if self.saved != self.state:
-            checkpoint = self.checkpoint()
+        """The first of several processes writes for all. Before the first step there is nothing to lose."""
+        self._read()
+        if self.state.step and self.saved != self.state:
             if self.group.place.leads:
-                self.save(checkpoint)
+                self.save(self.checkpoint())
             self.saved = self.state
 
     def _set_rate(self, rate: float) -> None:
