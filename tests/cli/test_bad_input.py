@@ -1,6 +1,7 @@
 """Every bad input ends with a sentence and its exit code: no traceback, and nothing that looks like a result."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -458,7 +459,7 @@ def test_a_stop_signal_ends_with_how_to_go_on(place: Place) -> None:
         seen = ""
         for line in process.stderr:
             seen += line
-            if line.startswith("train") and "/" in line:
+            if re.match(r"train\s+[1-9]\d*/", line):
                 break
         process.terminate()
         rest = process.stderr.read()
