@@ -57,11 +57,12 @@ def main() -> None:
     parser.add_argument("--peer", action="append", default=[], help="trl=PYTHON or unsloth=PYTHON")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    rows = write_rows(options.folder / f"rows-{options.rows}.jsonl", options.rows)
     settings, found = options.settings.split(","), []
     for shape in options.shapes.split(","):
         model = write_model(options.folder / f"model-{shape}", shape)
         for setting in settings:
-            figures = measure(make_job(setting, shape, model, options), options.folder, options.processes)
+            figures = measure(make_job(setting, shape, model, rows, options), options.folder, options.processes)
             found.append({"peer": "ours", "shape": shape, "setting": setting, **figures})
             print(json.dumps(found[-1]), flush=True)
         for peer in options.peer:
@@ -112,7 +113,7 @@ def command(processes: int) -> list[str]:
     return [sys.executable, *(several if processes > 1 else []), "-m", "finetune_cli"]
 
 
-def make_job(name: str, shape: str, model: Path, options: argparse.Namespace) -> dict[str, Any]:
+def make_job(name: str, shape: str, model: Path, rows: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The job of a setting."""
     setting = SETTINGS[name]
     training = {"epochs": options.epochs, "maxEpochs": options.epochs, "validationsPerEpoch": 1}
@@ -122,7 +123,7 @@ def make_job(name: str, shape: str, model: Path, options: argparse.Namespace) ->
         "metadata": {"name": f"speed-{shape}-{name}-{int(time.time())}"},
         "spec": {
             "model": {"uri": f"file://{model}"},
-            "dataset": {"uri": f"file://{write_rows(options.folder / f'rows-{options.rows}.jsonl', options.rows)}"},
+            "dataset": {"uri": f"file://{rows}"},
             "method": setting.get("method", {}),
             "training": training | setting.get("training", {}),
             "evaluation": setting.get("evaluation", {"metrics": ["perplexity"], "primaryMetric": "perplexity"}),

@@ -67,11 +67,10 @@ def step_seconds(shape: ModelShape, method: MethodSpec, layout: Layout, card: Ca
     """Seconds of a typical optimiser step."""
     passes = math.ceil(lengths.typical_step / layout.pass_tokens)
     work = lengths.typical_step * token_seconds(shape, method, layout, card, lengths.taught_share)
-    work += (
-        passes * shape.layers * SECONDS_PER_LAYER * (1 + FORWARD_SWEEPS * min(1.0, layout.recomputed / shape.layers))
-    )
+    again = share_again(shape, layout)
+    work += passes * shape.layers * SECONDS_PER_LAYER * (1 + FORWARD_SWEEPS * again)
     if layout.divided > 1:
-        work += passes * shape.layers * sweeps_over(shape, layout) * SECONDS_PER_GATHER
+        work += passes * shape.layers * (2 + again) * SECONDS_PER_GATHER
     traffic = PER_TRAINED_IN_FULL if method.type == "full" else PER_TRAINED
     optimiser = shape.trained_parameters(method) * traffic / card.bandwidth
     return work + passes * dequantising_seconds(shape, method, layout, card) + optimiser
@@ -80,7 +79,7 @@ def step_seconds(shape: ModelShape, method: MethodSpec, layout: Layout, card: Ca
 def token_seconds(shape: ModelShape, method: MethodSpec, layout: Layout, card: Card, taught_share: float) -> float:
     """Seconds that a token adds to a pass: two operations for each weight forwards, and two for its input's gradient;
     two more for the weight's own where it is trained, and for a forward pass that is made again."""
-    again = min(1.0, layout.recomputed / shape.layers)
+    again = share_again(shape, layout)
     sweeps = 6 if method.type == "full" else 4
     head = shape.vocabulary * shape.hidden * taught_share
     operations = (sweeps + 2 * again) * shape.linear_parameters + sweeps * head
@@ -95,12 +94,12 @@ def dequantising_seconds(shape: ModelShape, method: MethodSpec, layout: Layout, 
     """Seconds that a pass spends on making weights out of what is stored."""
     if layout.expanded or method.storage == "none":
         return 0.0
-    return sweeps_over(shape, layout) * shape.linear_parameters * DEQUANTISED / card.bandwidth
+    return (2 + share_again(shape, layout)) * shape.linear_parameters * DEQUANTISED / card.bandwidth
 
 
-def sweeps_over(shape: ModelShape, layout: Layout) -> float:
-    """How often a pass goes through the layers: forwards, backwards, and forwards again where layers are recomputed."""
-    return 2 + min(1.0, layout.recomputed / shape.layers)
+def share_again(shape: ModelShape, layout: Layout) -> float:
+    """Share of the layers that a pass goes through a second time forwards, besides once each way."""
+    return min(1.0, layout.recomputed / shape.layers)
 
 
 def foresee(

@@ -108,7 +108,7 @@ class Loop:
         loss = self.gradients.of(step, stop)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), training.max_grad_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=self.gradients.passes.gradients_move)
+        self.gradients.clear()
         tokens = sum(len(row.ids) for row in self.gradients.rows_of(step))
         self.state = replace(self.state, step=step + 1, tokens=self.state.tokens + tokens)
         self.unread.append(Unread(step + 1, loss, norm))

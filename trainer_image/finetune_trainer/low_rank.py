@@ -88,8 +88,8 @@ class Siblings:
 
 def _forward(layer: Layer, siblings: Siblings, x: Tensor) -> Tensor:
     if layer.disable_adapters:
-        base: Any = layer.get_base_layer()
-        return F.linear(x.to(siblings.dtype), dense(base, siblings.dtype), base.bias)
+        output: Tensor = layer.get_base_layer()(x.to(siblings.dtype))
+        return output
     return siblings.output(layer, x)
 
 
